@@ -1,0 +1,1 @@
+//! Clients of PD and of the stores: timestamps, regions, transactions, retries.

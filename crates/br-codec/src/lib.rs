@@ -1,0 +1,1 @@
+//! Memcomparable keys and MVCC records, as TiKV stores them.

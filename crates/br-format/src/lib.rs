@@ -1,0 +1,1 @@
+//! Everything that lies on external storage, as bytes and as types.

@@ -1,0 +1,1 @@
+//! Reads backups on external storage without a cluster.

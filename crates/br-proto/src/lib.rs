@@ -1,0 +1,1 @@
+//! The published gRPC protocols, with the messages and fields that are used.

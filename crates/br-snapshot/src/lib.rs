@@ -1,0 +1,1 @@
+//! Snapshot backup and restore: plan, push, split, ingest, checksum.

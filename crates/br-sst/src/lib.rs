@@ -1,0 +1,1 @@
+//! Reader of RocksDB block-based tables, without RocksDB.

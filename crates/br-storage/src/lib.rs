@@ -1,0 +1,1 @@
+//! External storage by URL: local, memory, S3, GCS, Azure.

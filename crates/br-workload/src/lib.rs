@@ -1,0 +1,1 @@
+//! Workloads with a model that knows every table's content at every timestamp.

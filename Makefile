@@ -1,0 +1,41 @@
+# Everything that a newcomer, a developer and CI run. `make` alone lists it.
+
+# Outside the clone, so that a fresh clone finds the compiled dependencies again.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/holdfast/target
+BR := $(CARGO_TARGET_DIR)/debug/br
+
+.PHONY: help deps br demo test bench check fmt lint docs
+
+help:
+	@echo 'make demo    run the main job on an embedded cluster: load, back up, lose, restore, compare'
+	@echo 'make test    every test'
+	@echo 'make bench   speed as ratios to a baseline of the same run'
+	@echo 'make check   what CI runs besides the tests: format, lints, docs'
+	@echo 'make br      build the command: $(BR)'
+
+# RocksDB's bindings are made with libclang at build time.
+deps:
+	@scripts/install-deps
+
+br: deps
+	cargo build --locked --bin br
+
+demo: br
+	scripts/demo $(BR)
+
+test: deps
+	cargo test --locked --workspace
+
+bench: deps
+	cargo run --locked -p bench
+
+check: fmt lint docs
+
+fmt:
+	cargo fmt --all -- --check
+
+lint: deps
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+docs: deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps

@@ -5,13 +5,16 @@ use std::{env, fs, path::Path};
 use protox::prost::Message as _;
 
 /// Messages with keys or passwords in them; `src/redacted.rs` writes their `Debug`.
-const SECRET: [&str; 6] = [
+const SECRET: [&str; 9] = [
     "backup.CipherInfo",
     "backup.S3",
     "backup.GCS",
     "backup.AzureBlobStorage",
     "backup.AzureCustomerKey",
-    "encryptionpb.PlainKey",
+    "backup.CloudDynamic",
+    "encryptionpb.AzureKms",
+    "encryptionpb.GcpKms",
+    "encryptionpb.AwsKms",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,6 +37,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         file.source_code_info = None;
     }
     let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
-    fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(
+        Path::new(&out).join("descriptors.bin"),
+        descriptors.encode_to_vec(),
+    )?;
     Ok(())
 }

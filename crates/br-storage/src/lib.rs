@@ -1,1 +1,29 @@
-//! External storage by URL: local, memory, S3, GCS, Azure.
+//! External storage by URL: local directories, S3, GCS, Azure, memory, nothing.
+//!
+//! A URL and the flags beside it are parsed into a [`Backend`]; [`Storage::open`] makes a
+//! [`Storage`] of it, which reads and writes whole objects, ranges and streams. The store side
+//! gets its backend in a request ([`Backend::from_proto`]) and opens it in the same way.
+
+mod backend;
+mod error;
+mod fault;
+mod list;
+mod open;
+mod secret;
+mod storage;
+mod tls;
+mod url;
+mod wire;
+mod writer;
+
+pub use backend::{AzureOptions, Backend, GcsOptions, NameLayout, S3Options, StorageOptions};
+pub use error::{Failure, Operation, StorageError};
+pub use fault::Faults;
+pub use list::Entry;
+pub use open::forget_memory;
+pub use secret::Secret;
+pub use storage::{READ_BYTES_MAX, Storage};
+pub use tls::install_tls_provider;
+pub use url::UrlError;
+pub use wire::{BackendError, SendCredentials};
+pub use writer::{PART_BYTES, PARTS_IN_FLIGHT_MAX, Writer, Written};

@@ -1,0 +1,308 @@
+use std::{error::Error, fmt, io, sync::Arc};
+
+use br_types::{Classify, Code, Kind};
+use object_store::client::{HttpError, HttpErrorKind};
+
+/// What was being done with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Connect to the storage.
+    Open,
+    /// Read an object or a part of it.
+    Read,
+    /// Ask for size and existence.
+    Stat,
+    /// List names.
+    List,
+    /// Write an object.
+    Write,
+    /// Delete an object.
+    Delete,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Open => "open",
+            Operation::Read => "read",
+            Operation::Stat => "look up",
+            Operation::List => "list",
+            Operation::Write => "write",
+            Operation::Delete => "delete",
+        })
+    }
+}
+
+/// An operation on external storage that failed, after its retries.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot {operation} {} on {storage}: {failure}", Named(.name))]
+pub struct StorageError {
+    /// What was being done.
+    pub operation: Operation,
+    /// The object's name, relative to the storage; empty for the storage as a whole.
+    pub name: String,
+    /// The storage, without secrets.
+    pub storage: Arc<str>,
+    /// Why it failed.
+    #[source]
+    pub failure: Failure,
+}
+
+struct Named<'a>(&'a str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("objects")
+        } else {
+            write!(f, "{:?}", self.0)
+        }
+    }
+}
+
+/// Why an operation on external storage failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// There is no such object, bucket or directory. The text has the spelling of the system's
+    /// error kind, because the official tool looks for it in a store's answer.
+    #[error("Io error, NotFound: {0}")]
+    NotFound(String),
+    /// It is there already, and was to be new.
+    #[error("it exists already")]
+    AlreadyExists,
+    /// The credentials or the rights of the process do not suffice.
+    #[error("PermissionDenied: {0}")]
+    PermissionDenied(String),
+    /// No space left, or a quota is used up.
+    #[error("no space is left there: {0}")]
+    DiskFull(String),
+    /// The other side is busy, unreachable, or broke off.
+    #[error("no complete answer: {0}")]
+    Unavailable(String),
+    /// The object is shorter than what was asked of it.
+    #[error("it has {found} bytes where {expected} were expected")]
+    Truncated {
+        /// Bytes asked for, from the object's start.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// The object is larger than the caller accepts.
+    #[error("it has {size} bytes, more than the {max} that it may have")]
+    TooLarge {
+        /// Bytes of the object.
+        size: u64,
+        /// Bytes accepted.
+        max: u64,
+    },
+    /// No object can have this name.
+    #[error("no object can have this name: {0}")]
+    BadName(String),
+    /// The settings do not fit the backend.
+    #[error("{0}")]
+    Settings(String),
+    /// The other side refuses for a reason of its own.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl StorageError {
+    /// Whether there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.failure, Failure::NotFound(_))
+    }
+
+    /// Whether an object that was to be new exists already.
+    pub fn is_already_exists(&self) -> bool {
+        self.failure == Failure::AlreadyExists
+    }
+}
+
+impl Classify for StorageError {
+    fn kind(&self) -> Kind {
+        match self.failure {
+            Failure::Unavailable(_) => Kind::Retry,
+            Failure::AlreadyExists => Kind::Conflict,
+            Failure::NotFound(_) if self.operation == Operation::Open => Kind::Invalid,
+            Failure::NotFound(_) | Failure::Truncated { .. } | Failure::TooLarge { .. } => {
+                Kind::Data
+            }
+            Failure::PermissionDenied(_)
+            | Failure::DiskFull(_)
+            | Failure::Settings(_)
+            | Failure::Refused(_) => Kind::Invalid,
+            Failure::BadName(_) => Kind::Data,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self.failure {
+            Failure::PermissionDenied(_) => Code::STORAGE_INVALID_PERMISSION,
+            Failure::Settings(_) => Code::STORAGE_INVALID_CONFIG,
+            Failure::NotFound(_) if self.operation == Operation::Open => {
+                Code::STORAGE_INVALID_CONFIG
+            }
+            Failure::DiskFull(_) | Failure::Refused(_) | Failure::Unavailable(_) => {
+                Code::STORAGE_UNKNOWN
+            }
+            _ => Code::of_kind(self.kind()),
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        let step = match self.failure {
+            Failure::NotFound(_) => "check that the storage URL is the one the data was written to",
+            Failure::AlreadyExists => "choose a target that nobody else uses",
+            Failure::PermissionDenied(_) => {
+                "give the process read and write access, or pass other credentials"
+            }
+            Failure::DiskFull(_) => {
+                "free space on the storage or choose another one, then run again"
+            }
+            Failure::Unavailable(_) => {
+                "check that the storage can be reached from here, then run again"
+            }
+            Failure::Truncated { .. } => "restore the object from a copy, or use another backup",
+            Failure::Settings(_) => "correct the storage URL or its flags",
+            Failure::TooLarge { .. } | Failure::BadName(_) | Failure::Refused(_) => return None,
+        };
+        Some(step.to_owned())
+    }
+}
+
+impl From<object_store::Error> for Failure {
+    fn from(error: object_store::Error) -> Failure {
+        use object_store::Error as E;
+        let text = innermost(&error);
+        match &error {
+            E::NotFound { .. } => Failure::NotFound(text),
+            E::AlreadyExists { .. } | E::Precondition { .. } => Failure::AlreadyExists,
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+                Failure::PermissionDenied(text)
+            }
+            E::InvalidPath { .. } => Failure::BadName(text),
+            E::JoinError { .. } => Failure::Unavailable(text),
+            E::UnknownConfigurationKey { .. } => Failure::Settings(text),
+            _ => of_generic(&error, text),
+        }
+    }
+}
+
+/// Failures that object_store does not tell apart: found by what lies below them.
+fn of_generic(error: &object_store::Error, text: String) -> Failure {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            return of_io(io.kind(), text);
+        }
+        if let Some(http) = current.downcast_ref::<HttpError>() {
+            return match http.kind() {
+                HttpErrorKind::Decode => Failure::Refused(text),
+                _ => Failure::Unavailable(text),
+            };
+        }
+        cause = current.source();
+    }
+    // The type that has the status is not public; its text is.
+    match status_in(&error.to_string()) {
+        Some(507) => Failure::DiskFull(text),
+        Some(408 | 429 | 500..=599) => Failure::Unavailable(text),
+        _ => Failure::Refused(text),
+    }
+}
+
+fn of_io(kind: io::ErrorKind, text: String) -> Failure {
+    use io::ErrorKind as K;
+    match kind {
+        K::NotFound => Failure::NotFound(text),
+        K::PermissionDenied | K::ReadOnlyFilesystem => Failure::PermissionDenied(text),
+        K::StorageFull | K::QuotaExceeded | K::FileTooLarge => Failure::DiskFull(text),
+        K::Interrupted
+        | K::TimedOut
+        | K::WouldBlock
+        | K::ConnectionReset
+        | K::ConnectionAborted
+        | K::BrokenPipe
+        | K::StaleNetworkFileHandle
+        | K::UnexpectedEof => Failure::Unavailable(text),
+        _ => Failure::Refused(text),
+    }
+}
+
+fn status_in(text: &str) -> Option<u16> {
+    let (_, after) = text.split_once("status code: ")?;
+    after.get(..3)?.parse().ok()
+}
+
+/// The text of the deepest cause, which says what happened without repeating the way there; and
+/// the outermost one where the deepest says nothing.
+fn innermost(error: &object_store::Error) -> String {
+    let mut deepest: &dyn Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    let text = deepest.to_string();
+    // Answers of servers are pages of XML at times; the start has the reason.
+    const TEXT_CHARS_MAX: usize = 400;
+    text.chars()
+        .take(TEXT_CHARS_MAX)
+        .map(|c| if c == '\n' { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(source: impl Error + Send + Sync + 'static) -> Failure {
+        Failure::from(object_store::Error::Generic {
+            store: "x",
+            source: Box::new(source),
+        })
+    }
+
+    fn error(failure: Failure) -> StorageError {
+        StorageError {
+            operation: Operation::Write,
+            name: "a".into(),
+            storage: "local:///b".into(),
+            failure,
+        }
+    }
+
+    #[test]
+    fn causes_are_told_apart() {
+        let io = |kind| generic(io::Error::new(kind, "why"));
+        assert_eq!(
+            io(io::ErrorKind::StorageFull),
+            Failure::DiskFull("why".into())
+        );
+        assert_eq!(
+            io(io::ErrorKind::PermissionDenied),
+            Failure::PermissionDenied("why".into())
+        );
+        assert_eq!(
+            io(io::ErrorKind::TimedOut),
+            Failure::Unavailable("why".into())
+        );
+        let http = |text: &str| generic(io::Error::other(text.to_owned()));
+        assert!(matches!(http("odd"), Failure::Refused(_)));
+        assert_eq!(
+            status_in("Server returned non-2xx status code: 503 Service"),
+            Some(503)
+        );
+    }
+
+    #[test]
+    fn kinds_say_what_the_caller_does() {
+        assert_eq!(error(Failure::Unavailable("x".into())).kind(), Kind::Retry);
+        assert_eq!(error(Failure::AlreadyExists).kind(), Kind::Conflict);
+        let denied = error(Failure::PermissionDenied("x".into()));
+        assert_eq!(denied.kind(), Kind::Invalid);
+        assert_eq!(denied.code(), Code::STORAGE_INVALID_PERMISSION);
+        assert_eq!(
+            denied.to_string(),
+            "cannot write \"a\" on local:///b: PermissionDenied: x"
+        );
+    }
+}

@@ -1,0 +1,73 @@
+use std::time::Duration;
+
+use br_rt::Rt;
+use bytes::Bytes;
+
+use crate::Failure;
+
+/// Faults that a [`crate::Storage`] is given in tests; drawn from the `Rt`'s randomness, so that
+/// a seed gives one run. All rates are in thousandths of the attempts.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Attempts that fail as if the storage were busy, before they do anything.
+    pub errors_per_mille: u32,
+    /// Writes and deletes that are done and then fail as if the answer were lost.
+    pub lost_answers_per_mille: u32,
+    /// Each attempt waits for a time drawn below this one.
+    pub latency_max: Duration,
+    /// Reads whose body breaks off; a retry follows.
+    pub truncated_reads_per_mille: u32,
+    /// Reads with one flipped bit. Nothing here can see that: checksums above have to.
+    pub corrupted_reads_per_mille: u32,
+}
+
+impl Faults {
+    fn strikes(rt: &Rt, per_mille: u32) -> bool {
+        per_mille > 0 && rt.random_below(1000) < u64::from(per_mille)
+    }
+
+    /// What an attempt meets on its way to the storage.
+    pub(crate) async fn before(&self, rt: &Rt) -> Result<(), Failure> {
+        if !self.latency_max.is_zero() {
+            let micros = u64::try_from(self.latency_max.as_micros()).unwrap_or(u64::MAX);
+            rt.sleep(Duration::from_micros(rt.random_below(micros)))
+                .await;
+        }
+        Self::fail(rt, self.errors_per_mille, "injected: busy")
+    }
+
+    /// What an attempt that changed something meets on its way back.
+    pub(crate) fn after_change(&self, rt: &Rt) -> Result<(), Failure> {
+        Self::fail(
+            rt,
+            self.lost_answers_per_mille,
+            "injected: the answer was lost",
+        )
+    }
+
+    /// What happens to bytes on the way back.
+    pub(crate) fn body(&self, rt: &Rt, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        let at = usize::try_from(rt.random_below(bytes.len() as u64)).unwrap_or(0);
+        if Self::strikes(rt, self.truncated_reads_per_mille) {
+            return bytes.slice(..at);
+        }
+        if Self::strikes(rt, self.corrupted_reads_per_mille) {
+            let mut bytes = Vec::from(bytes);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << rt.random_below(8);
+            }
+            return bytes.into();
+        }
+        bytes
+    }
+
+    fn fail(rt: &Rt, per_mille: u32, text: &str) -> Result<(), Failure> {
+        match Self::strikes(rt, per_mille) {
+            true => Err(Failure::Unavailable(text.to_owned())),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Makes an object store of a backend.
+
+mod azure;
+mod gcs;
+mod local;
+mod memory;
+mod s3;
+
+use std::{sync::Arc, time::Duration};
+
+use br_rt::Rt;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
+    memory::InMemory, path::Path, prefix::PrefixStore,
+};
+
+use crate::{Backend, Failure};
+
+pub(crate) use local::create_base;
+pub use memory::forget_memory;
+
+/// A connection is made within this time or tried again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A body that brings nothing for so long has broken off. There is no limit on the whole of a
+/// request: a large object over a slow line takes what it takes.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Retries of one HTTP request within the store; `Storage` tries the operation again above them.
+const HTTP_RETRIES_MAX: usize = 4;
+/// No further retry of one HTTP request starts after this time.
+const HTTP_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest pause between two of them.
+const HTTP_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// An opened backend.
+pub(crate) struct Opened {
+    /// The objects, with names relative to the backend's prefix.
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// What each new object gets.
+    pub(crate) attributes: Attributes,
+    /// Whether listings come in the order of names.
+    pub(crate) sorted: bool,
+}
+
+/// Opens the backend; no object is touched.
+pub(crate) async fn open(rt: &Rt, backend: &Backend) -> Result<Opened, Failure> {
+    match backend {
+        // Reads find nothing in it; writes do not reach it.
+        Backend::Noop => Ok(opened(Arc::new(InMemory::new()), "", "", true)),
+        Backend::Local { path } => {
+            let (rt, path) = (rt.clone(), path.clone());
+            let store = rt.blocking(move || local::open(&path)).await?;
+            Ok(opened(Arc::new(store), "", "", false))
+        }
+        Backend::Memory { name, prefix } => Ok(opened(memory::open(name), prefix, "", true)),
+        Backend::S3 {
+            bucket,
+            prefix,
+            options,
+        } => {
+            let store = s3::open(bucket, options).await?;
+            Ok(opened(
+                Arc::new(store),
+                prefix,
+                &options.storage_class,
+                true,
+            ))
+        }
+        Backend::Gcs {
+            bucket,
+            prefix,
+            options,
+        } => {
+            let store = gcs::open(bucket, options)?;
+            Ok(opened(
+                Arc::new(store),
+                prefix,
+                &options.storage_class,
+                true,
+            ))
+        }
+        Backend::Azure {
+            container,
+            prefix,
+            options,
+        } => {
+            let store = azure::open(container, options)?;
+            Ok(opened(Arc::new(store), prefix, &options.access_tier, true))
+        }
+    }
+}
+
+fn opened(store: Arc<dyn ObjectStore>, prefix: &str, storage_class: &str, sorted: bool) -> Opened {
+    let mut attributes = Attributes::new();
+    if !storage_class.is_empty() {
+        attributes.insert(Attribute::StorageClass, storage_class.to_owned().into());
+    }
+    let store = match prefix {
+        "" => store,
+        prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
+    };
+    Opened {
+        store,
+        attributes,
+        sorted,
+    }
+}
+
+fn client_options(endpoint: &str) -> ClientOptions {
+    crate::install_tls_provider();
+    ClientOptions::new()
+        .with_allow_http(endpoint.starts_with("http://"))
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout_disabled()
+        .with_read_timeout(READ_TIMEOUT)
+}
+
+fn retry_config() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            max_backoff: HTTP_PAUSE_MAX,
+            ..BackoffConfig::default()
+        },
+        max_retries: HTTP_RETRIES_MAX,
+        retry_timeout: HTTP_RETRY_TIMEOUT,
+    }
+}
+
+/// Errors of builders are settings that are missing or wrong.
+fn settings(error: object_store::Error) -> Failure {
+    match Failure::from(error) {
+        Failure::Refused(text) | Failure::BadName(text) => Failure::Settings(text),
+        other => other,
+    }
+}
+
+fn unsupported(kind: &str, setting: &str) -> Failure {
+    Failure::Settings(format!("the {kind} setting {setting} is not supported"))
+}

@@ -1,0 +1,10 @@
+//! Calls over HTTP: PD's API and the status ports of stores.
+
+mod client;
+mod pd;
+mod store_config;
+
+pub(crate) use client::HttpClient;
+pub use client::HttpError;
+pub use pd::{LabelRange, LabelRule, PdHttp, PlacementRule, RegionLabel, RegionStats, StoreSpace};
+pub use store_config::{StoreConfig, StoreStatus};

@@ -1,0 +1,113 @@
+use br_rt::CancellationToken;
+use serde_json::Value;
+
+use super::{HttpClient, HttpError, client::Request};
+
+/// What the configuration of a store says that matters here; `None` where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// `coprocessor.region-split-size`.
+    pub region_split_size_bytes: Option<u64>,
+    /// `coprocessor.region-split-keys`.
+    pub region_split_keys: Option<u64>,
+    /// `import.num-threads`.
+    pub import_threads: Option<u64>,
+    /// `log-backup.enable`.
+    pub log_backup_enabled: Option<bool>,
+    /// `storage.api-version`, 1 or 2.
+    pub api_version: Option<u64>,
+    /// `storage.enable-ttl`: with API version 1, raw values carry an expiry.
+    pub ttl_enabled: Option<bool>,
+}
+
+impl StoreConfig {
+    fn from_json(config: &Value) -> StoreConfig {
+        let at = |pointer: &str| config.pointer(pointer);
+        StoreConfig {
+            region_split_size_bytes: at("/coprocessor/region-split-size").and_then(size),
+            region_split_keys: at("/coprocessor/region-split-keys").and_then(Value::as_u64),
+            import_threads: at("/import/num-threads").and_then(Value::as_u64),
+            log_backup_enabled: at("/log-backup/enable").and_then(Value::as_bool),
+            api_version: at("/storage/api-version").and_then(Value::as_u64),
+            ttl_enabled: at("/storage/enable-ttl").and_then(Value::as_bool),
+        }
+    }
+}
+
+/// Asks the status ports of stores.
+#[derive(Clone)]
+pub struct StoreStatus {
+    http: HttpClient,
+    cancel: CancellationToken,
+}
+
+impl StoreStatus {
+    pub(crate) fn new(http: HttpClient, cancel: CancellationToken) -> Self {
+        Self { http, cancel }
+    }
+
+    /// The configuration of the store with this status address. Nothing is tried again: every use
+    /// of it has a default.
+    ///
+    /// # Errors
+    /// The port is out of reach or answers something else than a configuration.
+    pub async fn config(&self, status_address: &str) -> Result<StoreConfig, HttpError> {
+        let config: Value = self
+            .http
+            .json(&self.cancel, status_address, &Request::get("/config"))
+            .await?;
+        Ok(StoreConfig::from_json(&config))
+    }
+}
+
+/// A size as TiKV writes it: a number of bytes, or text such as `256MiB`. Its units are powers of
+/// 1024 with and without the `i`.
+pub(super) fn size(value: &Value) -> Option<u64> {
+    if let Some(bytes) = value.as_u64() {
+        return Some(bytes);
+    }
+    let text = value.as_str()?.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        "KiB" | "KB" | "K" => 10,
+        "MiB" | "MB" | "M" => 20,
+        "GiB" | "GB" | "G" => 30,
+        "TiB" | "TB" | "T" => 40,
+        _ => return None,
+    };
+    let number: f64 = number.parse().ok()?;
+    // A float cast saturates; sizes of this kind are far below 2^53.
+    Some((number * (1_u64 << shift) as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sizes_with_units() {
+        assert_eq!(size(&json!("256MiB")), Some(256 << 20));
+        assert_eq!(size(&json!("1.5GB")), Some(3 << 29));
+        assert_eq!(size(&json!(77)), Some(77));
+        assert_eq!(size(&json!("many")), None);
+        assert_eq!(size(&json!("1 parsec")), None);
+    }
+
+    #[test]
+    fn missing_settings_stay_unknown() {
+        let config = StoreConfig::from_json(&json!({
+            "coprocessor": {"region-split-size": "96MiB", "region-split-keys": 960_000},
+            "storage": {"api-version": 2, "enable-ttl": true},
+        }));
+        assert_eq!(config.region_split_size_bytes, Some(96 << 20));
+        assert_eq!(config.region_split_keys, Some(960_000));
+        assert_eq!(config.api_version, Some(2));
+        assert_eq!(config.import_threads, None);
+    }
+}

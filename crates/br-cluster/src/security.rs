@@ -1,0 +1,116 @@
+use std::{fmt, sync::Arc};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+/// A client certificate and its key, PEM.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The chain, the client's own certificate first.
+    pub certificate_pem: Vec<u8>,
+    /// The private key.
+    pub key_pem: Vec<u8>,
+}
+
+/// TLS for the connections to PD and the stores; empty means plain text.
+#[derive(Clone, Default)]
+pub struct Security {
+    /// Certificates that sign the servers', PEM. Without it, connections are plain text.
+    pub ca_pem: Option<Vec<u8>>,
+    /// What the client shows, where servers ask for it.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// The keys stay out of it.
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Security")
+            .field("tls", &self.is_tls())
+            .field("client_certificate", &self.identity.is_some())
+            .finish()
+    }
+}
+
+/// A certificate or key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the {what} cannot be used: {cause}")]
+pub struct SecurityError {
+    /// Which of the files.
+    pub what: &'static str,
+    /// Why, in the words of the TLS library.
+    pub cause: String,
+}
+
+impl br_types::Classify for SecurityError {
+    fn kind(&self) -> br_types::Kind {
+        br_types::Kind::Invalid
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some("Check the files given with --ca, --cert and --key".into())
+    }
+}
+
+impl Security {
+    /// Whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.ca_pem.is_some()
+    }
+
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_tls() { "https" } else { "http" }
+    }
+
+    /// For gRPC channels; `None` for plain text.
+    pub(crate) fn grpc(&self) -> Option<ClientTlsConfig> {
+        let mut config =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.ca_pem.as_ref()?));
+        if let Some(identity) = &self.identity {
+            config = config.identity(Identity::from_pem(
+                &identity.certificate_pem,
+                &identity.key_pem,
+            ));
+        }
+        Some(config)
+    }
+
+    /// For HTTP.
+    ///
+    /// # Errors
+    /// A file is not PEM, or certificate and key do not fit.
+    pub(crate) fn rustls(&self) -> Result<rustls::ClientConfig, SecurityError> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in
+            CertificateDer::pem_slice_iter(self.ca_pem.as_deref().unwrap_or_default())
+        {
+            let certificate = certificate.map_err(|error| unusable("CA file", &error))?;
+            roots
+                .add(certificate)
+                .map_err(|error| unusable("CA file", &error))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable("TLS setup", &error))?
+            .with_root_certificates(roots);
+        let Some(identity) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = CertificateDer::pem_slice_iter(&identity.certificate_pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unusable("client certificate", &error))?;
+        let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
+            .map_err(|error| unusable("client key", &error))?;
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| unusable("client certificate", &error))
+    }
+}
+
+fn unusable(what: &'static str, cause: &dyn fmt::Display) -> SecurityError {
+    SecurityError {
+        what,
+        cause: cause.to_string(),
+    }
+}

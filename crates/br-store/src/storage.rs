@@ -40,9 +40,10 @@ use br_rt::Rt;
 use br_types::{EncodedKey, KeyRange, TimeStamp};
 
 use crate::{
-    concurrency::{Latches, LockTable, MaxTs},
+    concurrency::{LatchGuard, Latches, LockTable, MaxTs},
     engine::{Batch, Change, Engine, EngineError},
     mvcc::{MvccError, RangeView, ReadContext, WriteTxn},
+    topology::Topology,
     txn::LockWaits,
 };
 
@@ -53,6 +54,7 @@ pub struct Storage(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) rt: Rt,
     pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) topology: Arc<dyn Topology>,
     pub(crate) api_version: ApiVersion,
     pub(crate) max_ts: MaxTs,
     pub(crate) locks: LockTable,
@@ -62,11 +64,18 @@ pub(crate) struct Inner {
 
 impl Storage {
     /// A storage over `engine` whose raw data is laid out as `api_version` says; an engine keeps
-    /// one version for life.
-    pub fn new(rt: Rt, engine: Arc<dyn Engine>, api_version: ApiVersion) -> Storage {
+    /// one version for life. Of the topology it takes timestamps (raw writes of API version 2)
+    /// and the safe point of garbage collection.
+    pub fn new(
+        rt: Rt,
+        engine: Arc<dyn Engine>,
+        topology: Arc<dyn Topology>,
+        api_version: ApiVersion,
+    ) -> Storage {
         Storage(Arc::new(Inner {
             rt,
             engine,
+            topology,
             api_version,
             max_ts: MaxTs::default(),
             locks: LockTable::default(),
@@ -112,7 +121,17 @@ impl Storage {
     ) -> Result<RangeView, MvccError> {
         self.0.max_ts.update(context.ts);
         self.0.locks.check_range(range, &context)?;
-        Ok(RangeView::new(self.0.engine.snapshot(), key::data_range(range), context))
+        Ok(RangeView::new(
+            self.0.engine.snapshot(),
+            key::data_range(range),
+            context,
+        ))
+    }
+
+    /// Waits until no write command works and keeps all out while the guard lives: for the short
+    /// while in which whole files are taken into the engine.
+    pub(crate) async fn lock_all(&self) -> LatchGuard {
+        self.0.latches.acquire_all().await
     }
 
     /// Runs a write command: latches, snapshot, the command, its batch, waking of waiters.
@@ -144,7 +163,6 @@ impl Storage {
         let mut txn = WriteTxn::new(&*snapshot, &self.0.max_ts, &self.0.locks);
         let answer = command(&mut txn)?;
         let (batch, guards) = txn.finish();
-        drop(snapshot);
         self.apply(batch)?;
         // Only now that readers find the locks, or the committed versions, in the engine.
         drop(guards);

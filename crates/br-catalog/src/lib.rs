@@ -1,1 +1,14 @@
-//! TiDB's schemas in a cluster: read at a timestamp, created by writing meta keys.
+//! TiDB's schemas in a cluster: read as of a timestamp, created by writing meta keys.
+//!
+//! Needs no TiDB server. TiDB servers that run see what was created as after any other DDL: the
+//! schema version is raised with a diff that makes them load everything.
+
+mod collation;
+mod create;
+mod error;
+mod read;
+
+pub use collation::new_collations_enabled;
+pub use create::{Created, NewDatabase, NewTable, create, raise_last_id};
+pub use error::CatalogError;
+pub use read::{CatalogTable, Database, counter, databases, last_id, tables};

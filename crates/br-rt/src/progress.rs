@@ -53,7 +53,10 @@ pub struct Phase {
 impl Phase {
     /// Begins a phase of `total` units (0: not known).
     pub fn start(progress: &Arc<dyn Progress>, title: &str, unit: Unit, total: u64) -> Phase {
-        Phase { progress: progress.clone(), id: progress.start(title, unit, total) }
+        Phase {
+            progress: progress.clone(),
+            id: progress.start(title, unit, total),
+        }
     }
 
     /// More is done: units of the phase, and the bytes that they hold.

@@ -21,7 +21,11 @@ impl RateLimit {
     /// A limit; `None` for 0, which means unlimited.
     pub fn new(rt: Rt, bytes_per_s: u64) -> Option<RateLimit> {
         let paid_at = Mutex::new(rt.now());
-        (bytes_per_s > 0).then_some(RateLimit { rt, bytes_per_s, paid_at })
+        (bytes_per_s > 0).then_some(RateLimit {
+            rt,
+            bytes_per_s,
+            paid_at,
+        })
     }
 
     /// Waits until `bytes` may be spent.

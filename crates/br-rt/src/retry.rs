@@ -67,7 +67,11 @@ pub struct Backoff {
 impl Backoff {
     /// No failure yet.
     pub fn new(policy: RetryPolicy, rt: &Rt) -> Backoff {
-        Backoff { policy, started: rt.now(), failures: 0 }
+        Backoff {
+            policy,
+            started: rt.now(),
+            failures: 0,
+        }
     }
 
     /// Forgets the failures so far: there was progress.
@@ -90,7 +94,11 @@ impl Backoff {
             return false;
         }
         let doublings = (self.failures - 1).min(20);
-        let full = self.policy.pause_min.saturating_mul(1 << doublings).min(self.policy.pause_max);
+        let full = self
+            .policy
+            .pause_min
+            .saturating_mul(1 << doublings)
+            .min(self.policy.pause_max);
         let half = full / 2;
         let micros = u64::try_from(half.as_micros()).unwrap_or(u64::MAX);
         let pause = half + Duration::from_micros(rt.random_below(micros.saturating_add(1)));
@@ -138,7 +146,13 @@ mod tests {
             let result = POLICY
                 .run(&rt, &CancellationToken::new(), |number| {
                     made.set(made.get() + 1);
-                    async move { if number == succeed_at { Ok(()) } else { Err(Failed(kind)) } }
+                    async move {
+                        if number == succeed_at {
+                            Ok(())
+                        } else {
+                            Err(Failed(kind))
+                        }
+                    }
                 })
                 .await;
             (made.get(), rt.wall().0, result.is_ok())

@@ -58,7 +58,11 @@ struct Inner {
 
 impl fmt::Debug for Rt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_simulated() { "Rt(simulated)" } else { "Rt(real)" })
+        f.write_str(if self.is_simulated() {
+            "Rt(simulated)"
+        } else {
+            "Rt(real)"
+        })
     }
 }
 
@@ -98,7 +102,10 @@ impl Rt {
     pub fn wall(&self) -> UnixMillis {
         let millis = match self.0.virtual_start {
             Some(start) => u128::from(start.0) + self.0.start.elapsed().as_millis(),
-            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis(),
+            None => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_millis(),
         };
         UnixMillis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
@@ -112,8 +119,14 @@ impl Rt {
     ///
     /// # Errors
     /// [`Elapsed`] when the limit came first.
-    pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-        tokio::time::timeout(limit, future).await.map_err(|_| Elapsed(limit))
+    pub async fn timeout<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        tokio::time::timeout(limit, future)
+            .await
+            .map_err(|_| Elapsed(limit))
     }
 
     /// Starts a task on the runtime. It is aborted when the [`Task`] is dropped, unless
@@ -205,7 +218,9 @@ impl<T> Future for Task<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Some(handle) = self.0.as_mut() else { return Poll::Pending };
+        let Some(handle) = self.0.as_mut() else {
+            return Poll::Pending;
+        };
         match Pin::new(handle).poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(value)) => {

@@ -14,7 +14,10 @@ pub struct KeyRange<K> {
 impl<K: AsRef<[u8]> + Ord + Clone> KeyRange<K> {
     /// The range from `start` up to, not including, `end`.
     pub fn new(start: impl Into<K>, end: impl Into<K>) -> Self {
-        Self { start: start.into(), end: end.into() }
+        Self {
+            start: start.into(),
+            end: end.into(),
+        }
     }
 
     /// Whether no key can lie in it.
@@ -45,8 +48,11 @@ impl<K: AsRef<[u8]> + Ord + Clone> KeyRange<K> {
     /// The keys that lie in both; `None` if there can be none.
     pub fn intersect(&self, other: &Self) -> Option<Self> {
         let start = self.start.clone().max(other.start.clone());
-        let end =
-            if end_le(&self.end, &other.end) { self.end.clone() } else { other.end.clone() };
+        let end = if end_le(&self.end, &other.end) {
+            self.end.clone()
+        } else {
+            other.end.clone()
+        };
         let both = Self { start, end };
         (!both.is_empty()).then_some(both)
     }
@@ -83,7 +89,10 @@ mod tests {
 
     #[test]
     fn intersection_is_the_common_part() {
-        assert_eq!(range("a", "m").intersect(&range("c", "")), Some(range("c", "m")));
+        assert_eq!(
+            range("a", "m").intersect(&range("c", "")),
+            Some(range("c", "m"))
+        );
         assert_eq!(range("a", "c").intersect(&range("c", "d")), None);
         assert_eq!(range("", "").intersect(&range("", "")), Some(range("", "")));
     }

@@ -1,0 +1,305 @@
+//! # What it does
+//! Restores keys without schemas: `restore raw` and `restore txn`.
+//!
+//! # Ordering and invariants
+//! The range has to be empty, so that keys of the backup and others do not mix. Then data goes in
+//! while PD holds still.
+//!
+//! # Cancellation and failure
+//! What was paused is let go, and the keys that were brought in are deleted: there were no others.
+//!
+//! # After a crash
+//! Keys that were brought in stay; the pauses end by themselves.
+
+use br_cluster::{RawLayout, StoreConfig};
+use br_codec::ApiVersion;
+use br_format::backupmeta::{Content, DataFile};
+use br_proto::kvrpcpb;
+use br_rt::CancellationToken;
+use br_types::{Cf, KeyRange, RawKey};
+
+use super::{
+    RestoreSummary, RestoreTarget, checks, cleanup,
+    error::RestoreError,
+    key_form::KeyForm,
+    options::{RestoreOptions, Scope},
+    pause::{Pause, PauseScope},
+    pipeline::{self, Pipeline},
+    plan::RestorePlan,
+    source::Source,
+};
+
+/// What is restored, once the backup and the cluster are known.
+struct Keys {
+    source: Source,
+    form: KeyForm,
+    /// The wanted keys, as data files name keys.
+    range: KeyRange<RawKey>,
+    /// `None` for transactional keys.
+    raw: Option<RawKeys>,
+}
+
+/// What is particular to raw keys.
+struct RawKeys {
+    version: ApiVersion,
+    cf: Cf,
+    /// The wanted keys, as users name them.
+    user_range: KeyRange<RawKey>,
+}
+
+/// Reads the backup and the cluster, and decides.
+///
+/// # Errors
+/// The backup cannot be restored here.
+pub(super) async fn plan(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    let keys = open(target, options).await?;
+    add_up(&keys).await
+}
+
+/// Restores.
+///
+/// # Errors
+/// [`RestoreError`]; the keys of the backup are gone then, unless deleting them failed too.
+pub(super) async fn restore(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> Result<RestoreSummary, RestoreError> {
+    let cluster = &target.cluster;
+    let keys = open(target, options).await?;
+    let plan = add_up(&keys).await?;
+    if plan.files.files == 0 {
+        return Err(RestoreError::NothingSelected {
+            what: options.wanted(),
+        });
+    }
+    checks::has_space(target, plan.files.stored_bytes).await?;
+    if options.check_requirements {
+        check_empty(target, &keys).await?;
+    }
+    if keys.raw.is_none() {
+        cluster.http().reset_ts(plan.backup_ts).await?;
+    }
+    let limits = pipeline::store_limits(cluster, options).await?;
+    let scope = match &keys.raw {
+        Some(_) => PauseScope::Ranges(vec![keys.form.encode_range(&keys.range)]),
+        None => PauseScope::Cluster,
+    };
+    let pause = Pause::start(
+        cluster.rt().clone(),
+        cluster.pd(),
+        cluster.http(),
+        cluster.stores(),
+        scope,
+        options.switch_mode_interval,
+    )
+    .await?;
+    let mut summary = RestoreSummary::default();
+    let work = async {
+        let pipeline = Pipeline::new(
+            target,
+            options,
+            keys.form,
+            keys.raw.is_some(),
+            limits,
+            plan.files.files,
+        )?;
+        keys.source
+            .data_files(async |files| {
+                let files = files
+                    .into_iter()
+                    .filter_map(|file| wanted(&keys, file))
+                    .collect();
+                pipeline.bring_in(files, |_| None, &mut summary).await
+            })
+            .await
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
+    };
+    pause.undo().await;
+    if let Err(error) = outcome {
+        // Without the check, keys of others may be among them.
+        if options.check_requirements {
+            delete_brought_in(target, &keys).await;
+        }
+        return Err(error);
+    }
+    summary.plan = plan;
+    Ok(summary)
+}
+
+async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, RestoreError> {
+    let source = Source::open(target.storage.clone(), options).await?;
+    match (&options.scope, &source.meta.head.content) {
+        (Scope::Txn, Content::Txn) => {
+            let range = KeyRange::default();
+            Ok(Keys {
+                source,
+                form: KeyForm::Encoded,
+                range,
+                raw: None,
+            })
+        }
+        (Scope::Raw { range, cf }, Content::Raw(ranges)) => {
+            if !ranges.iter().any(|saved| saved.cf == *cf) {
+                return Err(RestoreError::NothingSelected {
+                    what: format!("column family {cf}"),
+                });
+            }
+            let version = api_version(source.meta.head.api_version)?;
+            check_api_version(target, version).await?;
+            let form = match version {
+                ApiVersion::V1 | ApiVersion::V1Ttl => KeyForm::Plain,
+                ApiVersion::V2 => KeyForm::Encoded,
+            };
+            let raw = RawKeys {
+                version,
+                cf: *cf,
+                user_range: range.clone(),
+            };
+            let range = RawLayout::new(version).wire_range(range);
+            Ok(Keys {
+                source,
+                form,
+                range,
+                raw: Some(raw),
+            })
+        }
+        (scope, content) => {
+            let (found, command) = match content {
+                Content::Tables => ("tables", "br restore full"),
+                Content::Txn => ("transactional keys without schemas", "br restore txn"),
+                Content::Raw(_) => ("raw keys", "br restore raw"),
+            };
+            let wanted = match scope {
+                Scope::Raw { .. } => "raw keys",
+                _ => "transactional keys without schemas",
+            };
+            Err(RestoreError::WrongContent {
+                found,
+                wanted,
+                command,
+            })
+        }
+    }
+}
+
+fn api_version(version: kvrpcpb::ApiVersion) -> Result<ApiVersion, RestoreError> {
+    ApiVersion::from_number(version as i32).ok_or_else(|| RestoreError::Version {
+        what: format!("the backup has raw keys of API version {version:?}, which is not known"),
+    })
+}
+
+/// Values of another API version would be read as something else than they are.
+async fn check_api_version(
+    target: &RestoreTarget,
+    of_backup: ApiVersion,
+) -> Result<(), RestoreError> {
+    for store in target.cluster.pd().live_stores().await? {
+        let status = target.cluster.store_status();
+        let Ok(config) = status.config(&store.status_address).await else {
+            continue;
+        };
+        let of_store = match config {
+            StoreConfig {
+                api_version: Some(2),
+                ..
+            } => ApiVersion::V2,
+            StoreConfig {
+                ttl_enabled: Some(true),
+                ..
+            } => ApiVersion::V1Ttl,
+            _ => ApiVersion::V1,
+        };
+        if of_store != of_backup {
+            let what = format!(
+                "the backup holds raw keys of API version {}, and store {} has {}",
+                name_of(of_backup),
+                store.id,
+                name_of(of_store)
+            );
+            return Err(RestoreError::Version { what });
+        }
+    }
+    Ok(())
+}
+
+fn name_of(version: ApiVersion) -> &'static str {
+    match version {
+        ApiVersion::V1 => "1",
+        ApiVersion::V1Ttl => "1 with TTL",
+        ApiVersion::V2 => "2",
+    }
+}
+
+/// The part of a file that is wanted: its name stays, its range shrinks.
+fn wanted(keys: &Keys, file: DataFile) -> Option<DataFile> {
+    if keys.raw.as_ref().is_some_and(|raw| raw.cf != file.cf) {
+        return None;
+    }
+    let range = file.range.intersect(&keys.range)?;
+    Some(DataFile { range, ..file })
+}
+
+async fn add_up(keys: &Keys) -> Result<RestorePlan, RestoreError> {
+    let mut plan = RestorePlan {
+        backup_ts: keys.source.meta.head.backup_ts,
+        ..RestorePlan::default()
+    };
+    keys.source
+        .data_files(async |files| {
+            for file in files.into_iter().filter_map(|file| wanted(keys, file)) {
+                plan.files.files += 1;
+                plan.files.stored_bytes += file.size_bytes;
+                plan.files.kvs += file.stats.total_kvs;
+                plan.files.kv_bytes += file.stats.total_bytes;
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(plan)
+}
+
+async fn check_empty(target: &RestoreTarget, keys: &Keys) -> Result<(), RestoreError> {
+    let cluster = &target.cluster;
+    let found = match &keys.raw {
+        // Other column families of raw data cannot be scanned by the client; nobody uses them.
+        Some(raw) if raw.cf != Cf::Default => None,
+        Some(raw) => {
+            let pairs = cluster.raw(raw.version).scan(&raw.user_range, 1).await?;
+            pairs.into_iter().next().map(|(key, _)| key)
+        }
+        None => {
+            let snapshot = cluster.snapshot(cluster.pd().tso().await?);
+            snapshot
+                .scan_all(&keys.range, 1)
+                .await?
+                .into_iter()
+                .next()
+                .map(|(key, _)| key)
+        }
+    };
+    match found {
+        Some(key) => Err(RestoreError::KeysExist {
+            key: key.to_string(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Deletes what a failed restore brought in. Failing is only told.
+async fn delete_brought_in(target: &RestoreTarget, keys: &Keys) {
+    // The restore's own token may be the reason for being here.
+    let cluster = target.cluster.with_cancel(&CancellationToken::new());
+    let deleted = match &keys.raw {
+        Some(raw) => cluster.raw(raw.version).delete_range(&raw.user_range).await,
+        None => cleanup::delete_range(&cluster, keys.form, keys.range.clone()).await,
+    };
+    if let Err(error) = deleted {
+        tracing::warn!(%error, "keys of the failed restore were left behind");
+    }
+}

@@ -1,0 +1,104 @@
+//! Restore of a snapshot backup: plan, reserve ids, split, download, ingest, checksum, and only then
+//! the schemas.
+
+mod checks;
+mod cleanup;
+mod error;
+mod file_groups;
+mod import;
+mod key_form;
+mod keys;
+mod options;
+mod pause;
+mod pipeline;
+mod plan;
+mod schemas;
+mod source;
+mod split;
+mod table_ids;
+mod tables;
+
+use std::sync::Arc;
+
+use br_cluster::Cluster;
+use br_rt::Progress;
+use br_storage::{Backend, Storage};
+
+pub use error::RestoreError;
+pub use file_groups::{GroupError, PrefixRule};
+pub use options::{
+    CHECKSUM_CONCURRENCY_DEFAULT, DOWNLOADS_PER_STORE_DEFAULT, REGION_KEYS_DEFAULT,
+    REGION_SIZE_BYTES_DEFAULT, RestoreOptions, SWITCH_MODE_INTERVAL_DEFAULT, Scope,
+    TABLE_CONCURRENCY_DEFAULT,
+};
+pub use plan::{FileTotals, PlannedDatabase, PlannedTable, RestorePlan};
+pub use table_ids::TableIdMap;
+
+/// What a restore works on: the cluster, and the backup's storage opened and as stores open it.
+#[derive(Clone)]
+pub struct RestoreTarget {
+    /// The cluster. Its token cancels the restore.
+    pub cluster: Cluster,
+    /// The backup.
+    pub storage: Storage,
+    /// Where it is, for the stores.
+    pub backend: Backend,
+    /// Where progress is reported.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreSummary {
+    /// The plan that was carried out.
+    pub plan: RestorePlan,
+    /// Groups of files that were brought in.
+    pub groups: usize,
+    /// Keys at which regions were split.
+    pub split_keys: usize,
+    /// Regions that came of it.
+    pub split_regions: usize,
+    /// Files with long values.
+    pub default_files: usize,
+    /// Files with records.
+    pub write_files: usize,
+    /// Tables whose checksum was compared.
+    pub checked_tables: usize,
+}
+
+/// Decides what a restore of tables would do, without changing anything.
+///
+/// # Errors
+/// What the restore would refuse at its start.
+pub async fn plan(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    match options.scope {
+        Scope::Raw { .. } | Scope::Txn => keys::plan(target, options).await,
+        Scope::Full { .. } | Scope::Database { .. } | Scope::Table { .. } => {
+            tables::plan(target, options).await.map(|(plan, _)| plan)
+        }
+    }
+}
+
+/// Restores.
+///
+/// Tables become visible only when all their data is in and, with `checksum`, found right. A
+/// restore that fails or is cancelled removes what it brought in and lets PD and the stores go on
+/// as before; after a crash of this process, data under reserved ids stays behind unseen, and every
+/// pause ends by itself within ten minutes.
+///
+/// # Errors
+/// [`RestoreError`]; its kind says what to do.
+pub async fn restore(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> Result<RestoreSummary, RestoreError> {
+    match options.scope {
+        Scope::Raw { .. } | Scope::Txn => keys::restore(target, options).await,
+        Scope::Full { .. } | Scope::Database { .. } | Scope::Table { .. } => {
+            tables::restore(target, options).await
+        }
+    }
+}

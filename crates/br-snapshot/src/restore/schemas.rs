@@ -1,0 +1,197 @@
+//! Makes restored tables visible: writes their schemas as meta keys.
+//!
+//! Ordering: after all data is in and checked. Many tables go in several transactions, of which
+//! each table's is whole; a crash in between leaves some tables complete and the others unseen.
+
+use br_catalog::{NewDatabase, NewTable};
+use br_tidb::{
+    meta_key::Counter,
+    schema::{
+        self, RestoreOptions as PatchOptions, TableInfo, patch::DbPatch, strip_temporary_prefix,
+    },
+};
+use br_types::TimeStamp;
+
+use super::{
+    RestoreTarget,
+    error::RestoreError,
+    options::RestoreOptions,
+    plan::{RestorePlan, parse_db, parse_table},
+    source::Source,
+};
+
+/// Tables of one transaction, as the official tool creates at a time (`--ddl-batch-size`).
+const TABLES_PER_TXN_MAX: usize = 128;
+/// Bytes of JSON of one transaction: TiDB's own limit of a transaction is 100 MB.
+const BYTES_PER_TXN_MAX: usize = 16 << 20;
+
+/// Creates the databases and tables of the plan.
+///
+/// # Errors
+/// One of them was created by somebody else in the meantime, or a schema makes no sense.
+pub(super) async fn create(
+    target: &RestoreTarget,
+    source: &Source,
+    options: &RestoreOptions,
+    plan: &RestorePlan,
+) -> Result<(), RestoreError> {
+    let update_ts = target.cluster.pd().tso().await?;
+    let mut batch = Batch::default();
+    let mut created = std::collections::HashSet::new();
+    source
+        .schemas(async |_, entry| {
+            let db = parse_db(&entry.db_json)?;
+            let name = strip_temporary_prefix(&db.name.original).to_owned();
+            let Some(place) = plan
+                .databases
+                .iter()
+                .position(|planned| planned.old_id == db.id())
+            else {
+                return Ok(());
+            };
+            let missing = plan
+                .databases
+                .get(place)
+                .is_some_and(|db| db.existing.is_none());
+            if missing && created.insert(db.id()) {
+                batch
+                    .databases
+                    .push(new_database(&entry.db_json, plan, place, options)?);
+            }
+            let Some(json) = entry.table_json else {
+                return Ok(());
+            };
+            let table = parse_table(&json, &name)?;
+            if !options.takes_table(&name, &table.name.original) {
+                return Ok(());
+            }
+            let json = String::from_utf8(json).map_err(|_| bad_text(&name, &table))?;
+            batch.push(new_table(
+                &json, &table, plan, place, update_ts, options, &name,
+            )?);
+            if batch.is_full() {
+                batch.create(target).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    batch.create(target).await
+}
+
+fn bad_text(db: &str, table: &TableInfo) -> RestoreError {
+    let problem = "its text is not UTF-8".to_owned();
+    let name = format!("{db}.{}", table.name.original);
+    let source = schema::SchemaError::Shape {
+        table: table.name.original.clone(),
+        problem,
+    };
+    RestoreError::Schema { name, source }
+}
+
+#[derive(Default)]
+struct Batch {
+    databases: Vec<NewDatabase>,
+    tables: Vec<NewTable>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, table: NewTable) {
+        self.bytes += table.json.len();
+        self.tables.push(table);
+    }
+
+    fn is_full(&self) -> bool {
+        self.tables.len() >= TABLES_PER_TXN_MAX || self.bytes >= BYTES_PER_TXN_MAX
+    }
+
+    async fn create(&mut self, target: &RestoreTarget) -> Result<(), RestoreError> {
+        if self.databases.is_empty() && self.tables.is_empty() {
+            return Ok(());
+        }
+        br_catalog::create(&target.cluster, &self.databases, &self.tables).await?;
+        *self = Batch::default();
+        Ok(())
+    }
+}
+
+fn new_database(
+    json: &[u8],
+    plan: &RestorePlan,
+    place: usize,
+    options: &RestoreOptions,
+) -> Result<NewDatabase, RestoreError> {
+    let name = plan
+        .databases
+        .get(place)
+        .map(|db| db.name.clone())
+        .unwrap_or_default();
+    let failed = |source| RestoreError::Schema {
+        name: name.clone(),
+        source,
+    };
+    let id = plan.new_db_id(place).unwrap_or_default();
+    let text = String::from_utf8_lossy(json);
+    let mut patch = DbPatch::new(&text).map_err(failed)?;
+    patch.set_id(id).map_err(failed)?;
+    patch.set_name(&name).map_err(failed)?;
+    if !options.keep_placement {
+        patch.clear_placement().map_err(failed)?;
+    }
+    Ok(NewDatabase {
+        id,
+        json: patch.finish(),
+        name,
+    })
+}
+
+fn new_table(
+    json: &str,
+    table: &TableInfo,
+    plan: &RestorePlan,
+    place: usize,
+    update_ts: TimeStamp,
+    options: &RestoreOptions,
+    db_name: &str,
+) -> Result<NewTable, RestoreError> {
+    let name = format!("{db_name}.{}", table.name.original);
+    let failed = |source| RestoreError::Schema {
+        name: name.clone(),
+        source,
+    };
+    let patch_options = PatchOptions {
+        name: None,
+        keep_placement: options.keep_placement,
+        update_ts,
+    };
+    let patch = schema::for_restore(json, &plan.ids, &patch_options).map_err(failed)?;
+    Ok(NewTable {
+        db: plan.new_db_id(place).unwrap_or_default(),
+        id: plan.ids.get(table.id()).unwrap_or(table.id()),
+        name: table.name.original.clone(),
+        json: patch.finish().map_err(failed)?,
+        counters: counters(table),
+    })
+}
+
+/// What each counter gave out last: the backup notes the next one.
+fn counters(table: &TableInfo) -> Vec<(Counter, i64)> {
+    let last = |next: i64| next.saturating_sub(1).max(0);
+    if table.is_view() {
+        return Vec::new();
+    }
+    if table.is_sequence() {
+        return vec![(Counter::Sequence, table.auto_inc_id.saturating_sub(1))];
+    }
+    let mut counters = Vec::new();
+    if table.is_auto_increment_apart() {
+        counters.push((Counter::AutoIncrement, last(table.auto_inc_id)));
+        counters.push((Counter::RowId, last(table.auto_inc_id_extra)));
+    } else {
+        counters.push((Counter::RowId, last(table.auto_inc_id)));
+    }
+    if table.auto_random_bits > 0 {
+        counters.push((Counter::AutoRandom, last(table.auto_rand_id)));
+    }
+    counters
+}

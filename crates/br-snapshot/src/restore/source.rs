@@ -1,0 +1,85 @@
+//! Reads the metadata of the backup, one object in memory at a time.
+
+use br_format::{
+    backupmeta::{BackupMeta, DataFile, MetaNode, MetaWalk},
+    names::{self, MetaKind},
+    schema::SchemaEntry,
+};
+use br_storage::Storage;
+
+use super::{error::RestoreError, options::RestoreOptions};
+
+/// A backup on external storage, opened.
+pub(super) struct Source {
+    pub(super) storage: Storage,
+    pub(super) meta: BackupMeta,
+}
+
+impl Source {
+    /// Reads `backupmeta`.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged or made by a newer tool.
+    pub(super) async fn open(
+        storage: Storage,
+        options: &RestoreOptions,
+    ) -> Result<Source, RestoreError> {
+        let stored = match storage.read(names::BACKUPMETA).await {
+            Ok(stored) => stored,
+            Err(error) if error.is_not_found() => {
+                let unfinished = storage.exists(names::BACKUP_LOCK).await?;
+                return Err(RestoreError::NoBackup {
+                    storage: storage.to_string(),
+                    unfinished,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let meta = BackupMeta::decode(stored, &options.crypter, options.compatibility)?;
+        Ok(Source { storage, meta })
+    }
+
+    /// Hands every schema to `visit`, with the name of the object that it stands in.
+    ///
+    /// # Errors
+    /// An object is damaged, or the first error of `visit`.
+    pub(super) async fn schemas(
+        &self,
+        mut visit: impl AsyncFnMut(&str, SchemaEntry) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let mut walk = self.meta.walk(MetaKind::Schema)?;
+        let mut node = Some(walk.root().clone());
+        while let Some(current) = node {
+            for entry in current.schemas() {
+                visit(current.object(), entry?).await?;
+            }
+            node = self.next(&mut walk).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands the data files to `visit`, those of one object together.
+    ///
+    /// # Errors
+    /// An object is damaged, or the first error of `visit`.
+    pub(super) async fn data_files(
+        &self,
+        mut visit: impl AsyncFnMut(Vec<DataFile>) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let mut walk = self.meta.walk(MetaKind::DataFile)?;
+        let mut node = Some(walk.root().clone());
+        while let Some(current) = node {
+            visit(current.data_files().collect::<Result<_, _>>()?).await?;
+            node = self.next(&mut walk).await?;
+        }
+        Ok(())
+    }
+
+    async fn next(&self, walk: &mut MetaWalk) -> Result<Option<MetaNode>, RestoreError> {
+        let Some(object) = walk.next_object() else {
+            return Ok(None);
+        };
+        let stored = self.storage.read(object.name()).await?;
+        Ok(Some(walk.open(stored)?))
+    }
+}

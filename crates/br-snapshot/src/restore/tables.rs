@@ -1,0 +1,296 @@
+//! # What it does
+//! Restores tables: `restore full`, `db` and `table`.
+//!
+//! # Ordering and invariants
+//! Checks, then ids are reserved, then data goes in under those ids while PD holds still, then
+//! checksums, and at the very end the schemas that make the tables visible. So a table that can be
+//! seen is complete.
+//!
+//! # Cancellation and failure
+//! What was paused is let go; data under the reserved ids is deleted; no table is visible.
+//!
+//! # After a crash
+//! No table is visible; data stays under ids that no table has, the pauses end by themselves.
+
+use br_cluster::{GcKeeper, GcProtection, GcScope};
+use br_rt::{Phase, Unit};
+use br_tidb::table_key;
+use br_types::{KeyRange, StoreId, TableId};
+use futures::{StreamExt, TryStreamExt};
+
+use super::{
+    RestoreSummary, RestoreTarget, checks, cleanup,
+    error::RestoreError,
+    file_groups::PrefixRule,
+    key_form::KeyForm,
+    options::{RestoreOptions, Scope},
+    pause::{Pause, PauseScope},
+    pipeline::{self, Pipeline},
+    plan::{self, RestorePlan},
+    schemas,
+    source::Source,
+};
+use crate::checksum::{ChecksumRange, PrefixRewrite, checksum};
+
+/// How long PD keeps versions for the checksum without a sign of life of this process.
+const GC_TTL: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Tasks of log backups in etcd.
+const LOG_TASKS: &[u8] = b"/tidb/br-stream/info/";
+
+/// Reads the backup and the cluster, and decides.
+///
+/// # Errors
+/// The backup cannot be restored here.
+pub(super) async fn plan(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> Result<(RestorePlan, Source), RestoreError> {
+    let source = Source::open(target.storage.clone(), options).await?;
+    let mut plan = plan::select(&source, options).await?;
+    if !plan.last_backup_ts.is_zero() {
+        return Err(RestoreError::Unsupported {
+            option: "an incremental backup",
+            why: "cannot be restored yet",
+        });
+    }
+    plan::add_up_files(&source, &mut plan).await?;
+    let cluster = &target.cluster;
+    if options.check_requirements {
+        for store in cluster.pd().live_stores().await? {
+            crate::versions::check_store(StoreId(store.id), &store.version).map_err(|error| {
+                RestoreError::Version {
+                    what: error.to_string(),
+                }
+            })?;
+        }
+    }
+    let tasks = cluster.etcd().get_prefix(LOG_TASKS).await?;
+    if let Some(task) = tasks.kvs.first() {
+        let name = task.key.strip_prefix(LOG_TASKS).unwrap_or_default();
+        return Err(RestoreError::LogTask {
+            task: String::from_utf8_lossy(name).into_owned(),
+        });
+    }
+    let snapshot = cluster.snapshot(cluster.pd().tso().await?);
+    if let Scope::Full {
+        is_explicit: false, ..
+    } = options.scope
+    {
+        checks::is_fresh(&snapshot).await?;
+    }
+    checks::collation_fits(&snapshot, source.meta.head.new_collations_enabled).await?;
+    checks::find_existing(&snapshot, &mut plan).await?;
+    checks::has_space(target, plan.files.stored_bytes).await?;
+    plan.assign_ids(br_catalog::last_id(&snapshot).await?);
+    Ok((plan, source))
+}
+
+/// Restores.
+///
+/// # Errors
+/// [`RestoreError`]; no table of the backup is visible then, unless creating them in several
+/// transactions broke off.
+pub(super) async fn restore(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> Result<RestoreSummary, RestoreError> {
+    let (mut plan, source) = plan(target, options).await?;
+    let cluster = &target.cluster;
+    let now = cluster.pd().tso().await?;
+    let id = format!("br-restore-{}", cluster.rt().uuid());
+    let protection = GcProtection {
+        scope: GcScope::Cluster,
+        id,
+        ts: now,
+        ttl: GC_TTL,
+    };
+    let keeper = GcKeeper::start(cluster.pd(), protection).await?;
+    let outcome = reserve_and_restore(target, options, &source, &mut plan).await;
+    if let Err(error) = keeper.close().await {
+        tracing::warn!(%error, "the barrier of garbage collection ends by itself");
+    }
+    outcome
+}
+
+async fn reserve_and_restore(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: &Source,
+    plan: &mut RestorePlan,
+) -> Result<RestoreSummary, RestoreError> {
+    let cluster = &target.cluster;
+    // Reads of data that is newer than every timestamp PD gives out would not see it.
+    cluster.http().reset_ts(plan.backup_ts).await?;
+    reserve_ids(target, plan).await?;
+    let mut summary = RestoreSummary::default();
+    let outcome = async {
+        bring_in(target, options, source, plan, &mut summary).await?;
+        if options.checksum {
+            compare_checksums(target, options, plan, &mut summary).await?;
+        }
+        Ok(())
+    };
+    let outcome = tokio::select! {
+        outcome = outcome => outcome,
+        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
+    };
+    if let Err(error) = outcome {
+        cleanup::delete_owned(cluster, &plan.ids).await;
+        return Err(error);
+    }
+    // From here on tables become visible: an error no longer means that none of them is.
+    schemas::create(target, source, options, plan).await?;
+    summary.plan = std::mem::take(plan);
+    Ok(summary)
+}
+
+/// Takes the planned ids; plans anew if somebody else took some since.
+async fn reserve_ids(target: &RestoreTarget, plan: &mut RestorePlan) -> Result<(), RestoreError> {
+    /// Others create a table now and then, not all the time.
+    const ATTEMPTS_MAX: usize = 5;
+    let cluster = &target.cluster;
+    let mut last_error = None;
+    for _ in 0..ATTEMPTS_MAX {
+        let snapshot = cluster.snapshot(cluster.pd().tso().await?);
+        let last_used = br_catalog::last_id(&snapshot).await?;
+        plan.assign_ids(last_used);
+        match br_catalog::raise_last_id(cluster, last_used, plan.ids.last()).await {
+            Ok(()) => return Ok(()),
+            Err(error @ br_catalog::CatalogError::Exists { .. }) => last_error = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(last_error.map_or(RestoreError::Cancelled, RestoreError::from))
+}
+
+async fn bring_in(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: &Source,
+    plan: &RestorePlan,
+    summary: &mut RestoreSummary,
+) -> Result<(), RestoreError> {
+    if plan.files.files == 0 {
+        return Ok(());
+    }
+    let cluster = &target.cluster;
+    let limits = pipeline::store_limits(cluster, options).await?;
+    let pause = match options.online {
+        true => None,
+        false => Some(
+            Pause::start(
+                cluster.rt().clone(),
+                cluster.pd(),
+                cluster.http(),
+                cluster.stores(),
+                pause_scope(options, plan),
+                options.switch_mode_interval,
+            )
+            .await?,
+        ),
+    };
+    let work = async {
+        let pipeline = Pipeline::new(
+            target,
+            options,
+            KeyForm::Encoded,
+            false,
+            limits,
+            plan.files.files,
+        )?;
+        let places = plan.by_physical_id();
+        source
+            .data_files(async |files| {
+                let mut files = files;
+                let id_of = |start: &[u8]| table_key::table_id(start);
+                files.retain(|file| {
+                    id_of(file.range.start.as_bytes()).is_some_and(|id| places.contains_key(&id))
+                });
+                let rule_of = |file: &br_format::backupmeta::DataFile| {
+                    let old = id_of(file.range.start.as_bytes())?;
+                    let new = plan.ids.get(old)?;
+                    (old != new).then(|| PrefixRule::of_table(old, new))
+                };
+                pipeline.bring_in(files, rule_of, summary).await
+            })
+            .await
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
+    };
+    if let Some(pause) = pause {
+        pause.undo().await;
+    }
+    outcome
+}
+
+/// A restore of everything keeps the whole cluster still; of parts, only their key range.
+fn pause_scope(options: &RestoreOptions, plan: &RestorePlan) -> PauseScope {
+    if let Scope::Full {
+        is_explicit: false, ..
+    } = options.scope
+    {
+        return PauseScope::Cluster;
+    }
+    let owned = plan.ids.owned();
+    let range = KeyRange {
+        start: table_key::table_prefix(TableId(owned.start)),
+        end: table_key::table_prefix(TableId(owned.end)),
+    };
+    PauseScope::Ranges(vec![KeyForm::Encoded.encode_range(&range)])
+}
+
+/// Compares what the stores compute over the new keys with the sums of the files.
+async fn compare_checksums(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    plan: &RestorePlan,
+    summary: &mut RestoreSummary,
+) -> Result<(), RestoreError> {
+    let tables: Vec<_> = plan.tables.iter().filter(|table| table.has_rows).collect();
+    let phase = Phase::start(
+        &target.progress,
+        "Restore Pipeline",
+        Unit::Tables,
+        tables.len() as u64,
+    );
+    let ts = target.cluster.pd().tso().await?;
+    let compared = futures::stream::iter(tables)
+        .map(|table| async {
+            let ranges: Vec<_> = table
+                .old_physical_ids
+                .iter()
+                .filter_map(|old| Some(checksum_range(*old, plan.ids.get(*old)?)))
+                .collect();
+            let found =
+                checksum(&target.cluster, &ranges, ts, options.checksum_concurrency).await?;
+            phase.advance(1, found.total_bytes);
+            if found == table.sums {
+                return Ok(());
+            }
+            Err(RestoreError::Checksum {
+                table: plan.full_name(table),
+                found: format!("{found:?}"),
+                expected: format!("{:?}", table.sums),
+            })
+        })
+        .buffer_unordered(options.table_concurrency.max(1))
+        .try_fold(0, |count, ()| async move { Ok(count + 1) })
+        .await?;
+    summary.checked_tables = compared;
+    Ok(())
+}
+
+/// All keys of a table or partition, counted as if they had the id that they have in the backup.
+fn checksum_range(old: TableId, new: TableId) -> ChecksumRange {
+    let rewrite = (old != new).then(|| PrefixRewrite {
+        old: table_key::table_prefix(old),
+        new: table_key::table_prefix(new),
+    });
+    ChecksumRange {
+        range: table_key::table_range(new),
+        rewrite,
+    }
+}

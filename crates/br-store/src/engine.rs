@@ -3,6 +3,8 @@
 //!
 //! Keys are data keys (`z` + engine key) as bytes; the layers above give them meaning.
 
+pub mod memory;
+
 use std::path::{Path, PathBuf};
 
 use br_types::{Cf, Classify, DataKey, Kind, KeyRange};
@@ -13,6 +15,9 @@ pub enum EngineError {
     /// No room on the disk.
     #[error("the disk is full: {0}")]
     DiskFull(String),
+    /// Another process, or another engine in this one, has the folder open.
+    #[error("the data folder {} is in use", .0.display())]
+    InUse(PathBuf),
     /// Stored bytes are wrong.
     #[error("the engine found damaged data: {0}")]
     Corrupted(String),
@@ -33,6 +38,7 @@ impl Classify for EngineError {
     fn kind(&self) -> Kind {
         match self {
             EngineError::DiskFull(_) => Kind::Retry,
+            EngineError::InUse(_) => Kind::Conflict,
             EngineError::Corrupted(_) | EngineError::Sst { .. } => Kind::Data,
             EngineError::Other(_) => Kind::Internal,
         }

@@ -98,7 +98,8 @@ impl BackupMeta {
         if self.schema_version == 0 && release_has_size(&self.head.br_version) {
             return incomplete("size and schema version");
         }
-        if self.head.br_version.is_empty() && self.layout == Layout::V2 {
+        // Tools of 2020 did not write it; their backups need the lenient way.
+        if self.head.br_version.is_empty() && self.compatibility == Compatibility::Strict {
             return incomplete("version of the tool that made it");
         }
         let has_files = self.file_index != MetaFile::default();

@@ -19,23 +19,22 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use br_codec::{ApiVersion, key};
 use br_rt::{CancellationToken, Rt, Task};
 use br_store::{
-    context::{StoreConfig, StoreContext},
+    Importer, StoreConfig, StoreContext,
     engine::{Engine, RangeSize},
-    import::Importer,
-    service,
     storage::Storage,
-    topology::{RegionState, Topology},
+    topology::RegionState,
 };
 use br_types::{EncodedKey, KeyRange, RegionId, StoreId};
 
+mod disk;
 mod error;
 mod lock_file;
 mod options;
@@ -55,6 +54,7 @@ use crate::{
     pd::{
         self, Pd, REPLICAS, Sizes,
         meta_kv::{MetaBatch, MetaKv},
+        regions::RegionsError,
         stores::{StoreInfo, StoreRecord},
     },
     server::{Server, Services},
@@ -62,6 +62,9 @@ use crate::{
 
 /// Time between looks whether the safe point has moved.
 const GC_INTERVAL: Duration = Duration::from_secs(10);
+/// How long to wait for requests that still use the engine when a cluster stops.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_TICK: Duration = Duration::from_millis(2);
 /// SST files that an import rewrites at the same time.
 const REWRITES_MAX: usize = 4;
 
@@ -83,8 +86,10 @@ pub struct Cluster {
     stores: Mutex<BTreeMap<StoreId, RunningStore>>,
     background: Vec<Task<()>>,
     cancel: CancellationToken,
+    /// The engine, if nobody else has it; to know when it has closed.
+    own_engine: Option<Weak<dyn Engine>>,
     // After everything that uses the folder: fields are dropped in their order.
-    folder: Folder,
+    lock: Option<LockFile>,
 }
 
 /// What all stores work with.
@@ -102,24 +107,6 @@ struct RunningStore {
     status: Server,
 }
 
-/// The data folder, locked; a temporary one goes when this is dropped.
-#[derive(Default)]
-struct Folder {
-    lock: Option<LockFile>,
-    temporary: Option<PathBuf>,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        self.lock = None;
-        if let Some(path) = &self.temporary
-            && let Err(error) = std::fs::remove_dir_all(path)
-        {
-            tracing::warn!(%error, path = %path.display(), "cannot remove the temporary folder");
-        }
-    }
-}
-
 /// How much lies where, as the engine estimates it.
 struct EngineSizes(Arc<dyn Engine>);
 
@@ -134,25 +121,55 @@ impl Sizes for EngineSizes {
 }
 
 impl Cluster {
+    /// Starts a cluster on its data folder.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; nothing is left running then.
+    pub async fn start(options: Options) -> Result<Cluster, ClusterError> {
+        options.check()?;
+        let folder = options.data_dir.clone();
+        let opened = options.rt.blocking(move || match &folder {
+            Some(path) => disk::open(path).map(|(parts, lock)| (parts, Some(lock))),
+            None => disk::open_temporary().map(|parts| (parts, None)),
+        });
+        let (parts, lock) = opened.await?;
+        let engine = Arc::downgrade(&parts.engine);
+        let mut cluster = Self::run(options, parts, lock).await?;
+        cluster.own_engine = Some(engine);
+        Ok(cluster)
+    }
+
     /// Starts a cluster on parts that the caller keeps: `data_dir` is of no meaning then.
     ///
     /// # Errors
     /// [`ClusterError`]; nothing is left running then.
     pub async fn start_on(options: Options, parts: Parts) -> Result<Cluster, ClusterError> {
         options.check()?;
-        Self::run(options, parts, Folder::default()).await
+        Self::run(options, parts, None).await
     }
 
-    async fn run(options: Options, parts: Parts, folder: Folder) -> Result<Cluster, ClusterError> {
+    async fn run(
+        options: Options,
+        parts: Parts,
+        lock: Option<LockFile>,
+    ) -> Result<Cluster, ClusterError> {
         let listener = bind(options.pd_addr).await?;
         let rt = options.rt.clone();
-        let path = options.data_dir.as_deref().unwrap_or(Path::new("in memory"));
+        let path = options
+            .data_dir
+            .as_deref()
+            .unwrap_or(Path::new("in memory"));
         check_api_version(&*parts.meta, path, options.api_version)?;
         let replicas = options.stores.min(REPLICAS);
         let sizes = Arc::new(EngineSizes(parts.engine.clone()));
         let pd = Arc::new(Pd::open(rt.clone(), parts.meta.clone(), sizes, replicas)?);
         let ids = store_ids(&pd, path, options.stores)?;
-        let storage = Storage::new(rt.clone(), parts.engine.clone(), options.api_version);
+        let storage = Storage::new(
+            rt.clone(),
+            parts.engine.clone(),
+            pd.clone(),
+            options.api_version,
+        );
         let importer = Importer::open(rt.clone(), parts.engine.clone(), REWRITES_MAX);
         let importer = importer.map_err(|source| ClusterError::Io {
             path: parts.engine.scratch_dir().to_owned(),
@@ -175,7 +192,8 @@ impl Cluster {
             stores: Mutex::default(),
             background: Vec::new(),
             cancel: CancellationToken::new(),
-            folder,
+            own_engine: None,
+            lock,
         };
         for id in ids {
             let store = cluster.shared.start_store(id, options.pd_addr).await?;
@@ -184,7 +202,10 @@ impl Cluster {
         pd.bootstrap()?;
         cluster.start_background(parts.engine);
         let address = listener.local_addr();
-        let failed = |source| ClusterError::Listen { address: options.pd_addr, source };
+        let failed = |source| ClusterError::Listen {
+            address: options.pd_addr,
+            source,
+        };
         pd.set_address(address.map_err(failed)?.to_string());
         let services = pd::server::services(&pd);
         let server = Server::start(&cluster.shared.rt, listener, services).map_err(failed)?;
@@ -193,7 +214,13 @@ impl Cluster {
     }
 
     fn start_background(&mut self, engine: Arc<dyn Engine>) {
-        let Shared { rt, pd, limits, storage, .. } = &self.shared;
+        let Shared {
+            rt,
+            pd,
+            limits,
+            storage,
+            ..
+        } = &self.shared;
         let splitter = Splitter {
             rt: rt.clone(),
             pd: pd.clone(),
@@ -201,12 +228,11 @@ impl Cluster {
             limits: *limits,
             smaller: std::collections::HashMap::new(),
         };
-        let (storage, topology, cancel) =
-            (storage.clone(), pd.clone() as Arc<dyn Topology>, self.cancel.clone());
+        let (storage, cancel) = (storage.clone(), self.cancel.clone());
         self.background = vec![
             rt.spawn(pd.clone().run_background()),
             rt.spawn(splitter.run()),
-            rt.spawn(async move { storage.run_gc(topology, GC_INTERVAL, cancel).await }),
+            rt.spawn(async move { storage.run_gc(GC_INTERVAL, cancel).await }),
         ];
     }
 
@@ -257,13 +283,19 @@ impl Cluster {
     pub fn split_at(&self, keys: &[EncodedKey]) -> Result<Vec<RegionState>, ClusterError> {
         let mut made = Vec::new();
         for key in keys {
-            let Some(state) = self.region_of(key) else { continue };
+            let Some(state) = self.region_of(key) else {
+                continue;
+            };
             if state.region.start_key == key.as_bytes() {
                 continue;
             }
             let version = state.region.region_epoch.unwrap_or_default().version;
-            let parts = self.shared.pd.regions.split(state.id(), version, std::slice::from_ref(key));
-            made.extend(parts.map_err(crate::pd::regions::RegionsError::Region)?);
+            let parts =
+                self.shared
+                    .pd
+                    .regions
+                    .split(state.id(), version, std::slice::from_ref(key));
+            made.extend(parts.map_err(RegionsError::Region)?);
         }
         Ok(made)
     }
@@ -313,7 +345,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends: no new requests, a moment for those under way, then everything is closed.
+    /// Ends: no new requests, a moment for those under way, then everything is closed. The data
+    /// folder is free when this returns.
     pub async fn stop(mut self) {
         self.cancel.cancel();
         self.background.clear();
@@ -323,6 +356,25 @@ impl Cluster {
             .flat_map(|store| [store.server, store.status])
             .chain(self.pd_server.take());
         futures::future::join_all(servers.map(Server::stop)).await;
+        let rt = self.shared.rt.clone();
+        let pd = Arc::downgrade(&self.shared.pd);
+        let engine = self.own_engine.take();
+        // Until the engine has closed, the folder is not free.
+        let lock = self.lock.take();
+        drop(self);
+        let closed = async {
+            while pd.strong_count() > 0
+                || engine
+                    .as_ref()
+                    .is_some_and(|engine| engine.strong_count() > 0)
+            {
+                rt.sleep(CLOSE_TICK).await;
+            }
+        };
+        if rt.timeout(CLOSE_PATIENCE, closed).await.is_err() {
+            tracing::warn!("a request still uses the engine; the data folder is not closed yet");
+        }
+        drop(lock);
     }
 
     fn stores(&self) -> MutexGuard<'_, BTreeMap<StoreId, RunningStore>> {
@@ -338,18 +390,30 @@ impl Drop for Cluster {
 
 impl Shared {
     /// Opens a store's ports, notes them in PD, and serves.
-    async fn start_store(&self, id: StoreId, near: SocketAddr) -> Result<RunningStore, ClusterError> {
-        let mut record = self.pd.stores.get(id).map(|store| store.record).unwrap_or_default();
+    async fn start_store(
+        &self,
+        id: StoreId,
+        near: SocketAddr,
+    ) -> Result<RunningStore, ClusterError> {
+        let mut record = self
+            .pd
+            .stores
+            .get(id)
+            .map(|store| store.record)
+            .unwrap_or_default();
         let listener = bind_again(&record.address, near).await?;
         let status_listener = bind_again(&record.status_address, near).await?;
         let address = |listener: &tokio::net::TcpListener| {
             let address = listener.local_addr();
-            address.map_err(|source| ClusterError::Listen { address: near, source })
+            address.map_err(|source| ClusterError::Listen {
+                address: near,
+                source,
+            })
         };
         record.address = address(&listener)?.to_string();
         record.status_address = address(&status_listener)?.to_string();
         self.pd.stores.put(id, record)?;
-        let routes = service::routes(StoreContext {
+        let routes = br_store::routes(StoreContext {
             cluster_id: self.pd.cluster_id,
             store_id: id,
             storage: self.storage.clone(),
@@ -365,10 +429,19 @@ impl Shared {
             api_version: self.storage.api_version(),
         });
         let grpc = routes.prepare().into_axum_router();
-        let failed = |source| ClusterError::Listen { address: near, source };
-        let services = Services { grpc, http: status.clone() };
+        let failed = |source| ClusterError::Listen {
+            address: near,
+            source,
+        };
+        let services = Services {
+            grpc,
+            http: status.clone(),
+        };
         let server = Server::start(&self.rt, listener, services).map_err(failed)?;
-        let services = Services { grpc: axum::Router::new(), http: status };
+        let services = Services {
+            grpc: axum::Router::new(),
+            http: status,
+        };
         let status = Server::start(&self.rt, status_listener, services).map_err(failed)?;
         self.pd.store_up(id);
         Ok(RunningStore { server, status })
@@ -376,14 +449,13 @@ impl Shared {
 }
 
 async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, ClusterError> {
-    Server::bind(address).await.map_err(|source| ClusterError::Listen { address, source })
+    Server::bind(address)
+        .await
+        .map_err(|source| ClusterError::Listen { address, source })
 }
 
 /// The address from the last time, or else a free port beside PD.
-async fn bind_again(
-    last: &str,
-    near: SocketAddr,
-) -> Result<tokio::net::TcpListener, ClusterError> {
+async fn bind_again(last: &str, near: SocketAddr) -> Result<tokio::net::TcpListener, ClusterError> {
     if let Ok(last) = last.parse::<SocketAddr>()
         && last.ip() == near.ip()
         && let Ok(listener) = Server::bind(last).await

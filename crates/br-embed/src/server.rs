@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 /// How long requests that are under way may take when a server stops.
-pub const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// Connections at one time. Each holds buffers of some 100 KiB at most.
 const CONNECTIONS_MAX: usize = 4096;
 /// Requests at one time on one HTTP/2 connection: client-go keeps hundreds of streams open.

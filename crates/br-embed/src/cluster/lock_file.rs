@@ -43,9 +43,9 @@ impl Classify for LockFileError {
 
     fn next_step(&self) -> Option<String> {
         match self {
-            LockFileError::Held { holder, .. } => {
-                Some(format!("Stop process {holder}, or choose another folder with --data-dir."))
-            }
+            LockFileError::Held { holder, .. } => Some(format!(
+                "Stop process {holder}, or choose another folder with --data-dir."
+            )),
             LockFileError::Io { .. } => None,
         }
     }
@@ -62,7 +62,10 @@ impl LockFile {
     /// # Errors
     /// [`LockFileError`].
     pub(crate) fn take(folder: &Path) -> Result<LockFile, LockFileError> {
-        let failed = |source| LockFileError::Io { path: folder.to_owned(), source };
+        let failed = |source| LockFileError::Io {
+            path: folder.to_owned(),
+            source,
+        };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -79,7 +82,10 @@ impl LockFile {
                     "" => "unknown".to_owned(),
                     pid => pid.to_owned(),
                 };
-                return Err(LockFileError::Held { path: folder.to_owned(), holder });
+                return Err(LockFileError::Held {
+                    path: folder.to_owned(),
+                    holder,
+                });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -104,7 +110,10 @@ mod tests {
         let first = LockFile::take(folder.path()).unwrap();
         let error = LockFile::take(folder.path()).unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
-        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
         drop(first);
         LockFile::take(folder.path()).unwrap();
     }

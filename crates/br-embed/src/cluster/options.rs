@@ -49,7 +49,10 @@ impl Options {
     pub(super) fn check(&self) -> Result<(), ClusterError> {
         let invalid = |message: String| Err(ClusterError::Options(message));
         if self.stores == 0 || self.stores > STORES_MAX {
-            return invalid(format!("{} stores; 1 to {STORES_MAX} are possible", self.stores));
+            return invalid(format!(
+                "{} stores; 1 to {STORES_MAX} are possible",
+                self.stores
+            ));
         }
         if !self.pd_addr.ip().is_loopback() {
             return invalid(format!(

@@ -73,7 +73,8 @@ impl Splitter {
             large
         };
         let large = self.rt.blocking(large).await;
-        self.smaller.retain(|id, _| large.iter().any(|state| state.id() == *id));
+        self.smaller
+            .retain(|id, _| large.iter().any(|state| state.id() == *id));
         let mut made = 0;
         for state in large {
             made += self.split(state).await;
@@ -93,7 +94,10 @@ impl Splitter {
             return 0;
         }
         let (engine, limits) = (self.engine.clone(), self.limits);
-        let keys = self.rt.blocking(move || split_keys(&*engine.snapshot(), &range, limits)).await;
+        let keys = self
+            .rt
+            .blocking(move || split_keys(&*engine.snapshot(), &range, limits))
+            .await;
         let keys = match keys {
             Ok(keys) => keys,
             Err(error) => {
@@ -106,13 +110,21 @@ impl Splitter {
             return 0;
         }
         let (pd, id) = (self.pd.clone(), state.id());
-        match self.rt.blocking(move || pd.regions.split(id, version, &keys)).await {
+        match self
+            .rt
+            .blocking(move || pd.regions.split(id, version, &keys))
+            .await
+        {
             Ok(parts) => {
                 tracing::info!(region = id.0, parts = parts.len(), "split a region by size");
                 parts.len() - 1
             }
             Err(error) => {
-                tracing::debug!(region = id.0, error = error.message, "a region changed meanwhile");
+                tracing::debug!(
+                    region = id.0,
+                    error = error.message,
+                    "a region changed meanwhile"
+                );
                 0
             }
         }
@@ -180,8 +192,14 @@ impl<'a> Entries<'a> {
     }
 
     fn least(&self) -> Option<usize> {
-        let keyed = self.0.iter().enumerate().filter_map(|(at, cursor)| Some((at, cursor.as_ref()?)));
-        keyed.min_by(|(_, a), (_, b)| a.key().cmp(b.key())).map(|(at, _)| at)
+        let keyed = self
+            .0
+            .iter()
+            .enumerate()
+            .filter_map(|(at, cursor)| Some((at, cursor.as_ref()?)));
+        keyed
+            .min_by(|(_, a), (_, b)| a.key().cmp(b.key()))
+            .map(|(at, _)| at)
     }
 
     /// The data key here, and the bytes of key and value.

@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use br_types::{Classify, Kind};
 use serde::{Serialize, de::DeserializeOwned};
@@ -113,7 +113,6 @@ pub(crate) fn router(pd: Arc<Pd>) -> Router {
         .nest("/pd/api/v1", v1)
         .nest("/pd/api/v2", v2)
         .route("/pd/ping", get(ping))
-        .route("/pd/api/v1/schedulers/", delete(not_found))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(pd)

@@ -1,3 +1,5 @@
+//! Where PD keeps what must survive: a trait of a small ordered store, and one in memory.
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},

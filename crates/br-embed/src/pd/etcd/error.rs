@@ -18,7 +18,7 @@ pub enum EtcdError {
     /// The same key twice in one transaction.
     #[error("etcdserver: duplicate key given in txn request")]
     DuplicateKey,
-    /// More than [`super::txn::OPERATIONS_MAX`] operations or comparisons.
+    /// More operations or comparisons than etcd takes.
     #[error("etcdserver: too many operations in txn request")]
     TooManyOperations,
     /// The past before this revision is gone.

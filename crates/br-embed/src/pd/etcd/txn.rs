@@ -15,7 +15,7 @@ use super::{Etcd, EtcdError, KeySpan, State};
 use crate::pd::meta_kv::MetaBatch;
 
 /// Operations in each branch of a transaction, and comparisons; etcd's default is the same.
-pub const OPERATIONS_MAX: usize = 128;
+pub(super) const OPERATIONS_MAX: usize = 128;
 /// Transactions within transactions.
 const DEPTH_MAX: usize = 8;
 

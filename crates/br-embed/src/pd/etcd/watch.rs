@@ -5,7 +5,7 @@ use super::{Etcd, EtcdError, KeySpan, State, revision_of};
 
 /// Updates that wait for one watcher; one that falls further behind is cancelled, so that a
 /// client that does not read cannot fill the memory.
-pub const QUEUE_MAX: usize = 1024;
+pub(super) const QUEUE_MAX: usize = 1024;
 /// Watchers at one time, over all clients.
 const WATCHERS_MAX: usize = 20_000;
 

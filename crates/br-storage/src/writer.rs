@@ -148,7 +148,7 @@ impl Writer {
             return Ok(());
         }
         if self.upload.is_none() {
-            self.upload = Some(self.start().await?);
+            self.upload = Some(start(&self.storage, &self.name, &self.path).await?);
         }
         while self.parts.len() >= PARTS_IN_FLIGHT_MAX
             && let Some(part) = self.parts.front_mut()
@@ -168,25 +168,26 @@ impl Writer {
         }
     }
 
-    async fn start(&self) -> Result<Box<dyn MultipartUpload>, StorageError> {
-        let (storage, path) = (&self.storage, &self.path);
-        storage
-            .retry(Operation::Write, &self.name, || async {
-                let options = PutMultipartOptions {
-                    attributes: storage.attributes(),
-                    ..PutMultipartOptions::default()
-                };
-                Ok(storage
-                    .object_store()
-                    .put_multipart_opts(path, options)
-                    .await?)
-            })
-            .await
-    }
-
     fn error(&self, failure: Failure) -> StorageError {
         self.storage.error(Operation::Write, &self.name, failure)
     }
+}
+
+/// Begins an upload. Not a method: a reference to a whole writer would tie its callers to one thread.
+async fn start(
+    storage: &Storage,
+    name: &str,
+    path: &Path,
+) -> Result<Box<dyn MultipartUpload>, StorageError> {
+    storage
+        .retry(Operation::Write, name, || async {
+            let options = PutMultipartOptions {
+                attributes: storage.attributes(),
+                ..PutMultipartOptions::default()
+            };
+            Ok(storage.object_store().put_multipart_opts(path, options).await?)
+        })
+        .await
 }
 
 async fn abort(upload: &mut dyn MultipartUpload, name: &str) {

@@ -1,6 +1,6 @@
 //! What TiDB's schema load expects of the text of a TableInfo.
 
-use super::{SchemaError, TableInfo, object::push_string};
+use super::{SchemaError, TableInfo};
 
 /// Checks that TiDB's schema load, which matches text instead of parsing it, would find the right
 /// table in a TableInfo.
@@ -32,12 +32,9 @@ pub fn check_fast_load_shape(json: &str, table: &TableInfo) -> Result<(), Schema
             table.id
         ));
     }
-    let mut name = String::from("\"O\":");
-    push_string(&mut name, &table.name.original);
-    name.push(',');
-    let first = json.find("\"O\":\"").and_then(|at| json.get(at..));
-    if !first.is_some_and(|text| text.starts_with(&name)) {
-        return broken("the first \"O\": is not its name".to_owned());
+    let name = first_name(json);
+    if name.as_ref() != Some(&table.name.original) {
+        return broken(format!("the first \"O\": is {name:?}, not its name"));
     }
     if is_special(table) && looks_ordinary(json) {
         return broken(
@@ -47,17 +44,27 @@ pub fn check_fast_load_shape(json: &str, table: &TableInfo) -> Result<(), Schema
     Ok(())
 }
 
+/// The digits after the first `"id"`, if only a colon stands between.
 fn first_id(json: &str) -> Option<i64> {
-    const FIELD: &str = "\"id\":";
-    let mut rest = json;
-    while let Some((_, after)) = rest.split_once(FIELD) {
-        let len = after.bytes().take_while(u8::is_ascii_digit).count();
-        if len > 0 {
-            return after.get(..len)?.parse().ok();
-        }
-        rest = after;
+    let (_, after) = json.split_once("\"id\"")?;
+    let after = after.strip_prefix(':')?;
+    let len = after.bytes().take_while(u8::is_ascii_digit).count();
+    after.get(..len)?.parse().ok()
+}
+
+/// The text after the first `"O"`, if only a colon stands between and a comma follows it.
+fn first_name(json: &str) -> Option<String> {
+    let (_, after) = json.split_once("\"O\"")?;
+    let after = after.strip_prefix(':')?;
+    if !after.starts_with('"') {
+        return None;
     }
-    None
+    let mut texts = serde_json::Deserializer::from_str(after).into_iter::<String>();
+    let name = texts.next()?.ok()?;
+    after
+        .get(texts.byte_offset()..)?
+        .starts_with(',')
+        .then_some(name)
 }
 
 /// Whether TiDB has to keep the whole TableInfo in memory.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use br_types::{RawKey, TableId, TimeStamp};
+use serde::{Deserialize, Serialize};
 
 use crate::table::{Handle, Row, Table};
 
@@ -19,7 +20,7 @@ pub struct Model {
 type History = BTreeMap<Handle, BTreeMap<TimeStamp, Option<Row>>>;
 
 /// One change of a committed transaction: the table's place, the row, and its new values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowChange {
     /// The table's place among those that the model was made with.
     pub table: usize,
@@ -32,7 +33,12 @@ pub struct RowChange {
 impl Model {
     /// Empty tables.
     pub fn new(tables: Vec<Table>) -> Model {
-        Model { tables: tables.into_iter().map(|table| (table, History::new())).collect() }
+        Model {
+            tables: tables
+                .into_iter()
+                .map(|table| (table, History::new()))
+                .collect(),
+        }
     }
 
     /// The tables, in the order of their places.
@@ -69,7 +75,9 @@ impl Model {
 
     /// A table's rows as a reader at `ts` sees them.
     pub fn rows_at(&self, place: usize, ts: TimeStamp) -> BTreeMap<Handle, Row> {
-        let Some((_, history)) = self.tables.get(place) else { return BTreeMap::new() };
+        let Some((_, history)) = self.tables.get(place) else {
+            return BTreeMap::new();
+        };
         history
             .iter()
             .filter_map(|(handle, versions)| {
@@ -111,13 +119,20 @@ mod tests {
 
     #[test]
     fn a_reader_sees_the_newest_version_at_its_timestamp() {
-        let column = |name: &str| Column { name: name.into(), ty: ColumnType::BigInt, not_null: true };
+        let column = |name: &str| Column {
+            name: name.into(),
+            ty: ColumnType::BigInt,
+            not_null: true,
+        };
         let table = Table {
             db: DbId(1),
             id: TableId(2),
             name: "t".into(),
             columns: vec![column("id"), column("v")],
-            indexes: vec![Index { name: "k".into(), columns: vec![1] }],
+            indexes: vec![Index {
+                name: "k".into(),
+                columns: vec![1],
+            }],
             primary_key: PrimaryKey::IntHandle,
             partitions: Vec::new(),
         };
@@ -129,10 +144,19 @@ mod tests {
         };
         model.commit(TimeStamp(10), &[put(1)]);
         model.commit(TimeStamp(20), &[put(2)]);
-        model.commit(TimeStamp(30), &[RowChange { row: None, ..put(0) }]);
+        model.commit(
+            TimeStamp(30),
+            &[RowChange {
+                row: None,
+                ..put(0)
+            }],
+        );
         let count = |ts| model.entries_at(TimeStamp(ts))[&TableId(2)].len();
         assert_eq!([count(9), count(10), count(29), count(30)], [0, 2, 2, 0]);
-        assert_ne!(model.entries_at(TimeStamp(10)), model.entries_at(TimeStamp(20)));
+        assert_ne!(
+            model.entries_at(TimeStamp(10)),
+            model.entries_at(TimeStamp(20))
+        );
         assert_eq!(model.commits(), [10, 20, 30].map(TimeStamp));
     }
 }

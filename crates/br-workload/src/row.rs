@@ -100,7 +100,11 @@ pub(crate) fn encode<'a>(columns: impl Iterator<Item = (usize, &'a Value)>) -> V
         present.push((id, data.len()));
     }
     let large = data.len() > usize::from(u16::MAX)
-        || present.iter().map(|(id, _)| id).chain(&absent).any(|id| *id > usize::from(u8::MAX));
+        || present
+            .iter()
+            .map(|(id, _)| id)
+            .chain(&absent)
+            .any(|id| *id > usize::from(u8::MAX));
     let mut row = vec![ROW_V2, if large { FLAG_LARGE } else { 0 }];
     row.extend_from_slice(&narrow::<2>(present.len()));
     row.extend_from_slice(&narrow::<2>(absent.len()));

@@ -13,7 +13,12 @@ const BLOB_BYTES_MAX: usize = 2000;
 
 /// `count` tables of all kinds in one database, with ids from `first_id` on. Gives the first id
 /// that is left.
-pub fn tables(rng: &mut StdRng, db: DbId, first_id: TableId, count: usize) -> (Vec<Table>, TableId) {
+pub fn tables(
+    rng: &mut StdRng,
+    db: DbId,
+    first_id: TableId,
+    count: usize,
+) -> (Vec<Table>, TableId) {
     let mut next = first_id.0;
     let mut id = || {
         next += 1;
@@ -28,8 +33,11 @@ pub fn tables(rng: &mut StdRng, db: DbId, first_id: TableId, count: usize) -> (V
         };
         let own_id = id();
         let partitioned = primary_key == PrimaryKey::IntHandle && rng.random_bool(0.3);
-        let partitions =
-            if partitioned { (0..rng.random_range(2..5)).map(|_| id()).collect() } else { vec![] };
+        let partitions = if partitioned {
+            (0..rng.random_range(2..5)).map(|_| id()).collect()
+        } else {
+            vec![]
+        };
         let columns = columns(rng, primary_key);
         let indexes = indexes(rng, &columns, primary_key);
         tables.push(Table {
@@ -50,7 +58,11 @@ fn columns(rng: &mut StdRng, primary_key: PrimaryKey) -> Vec<Column> {
         PrimaryKey::CommonHandle => ColumnType::Varchar(64),
         PrimaryKey::IntHandle | PrimaryKey::None => ColumnType::BigInt,
     };
-    let mut columns = vec![Column { name: "k".into(), ty: key, not_null: true }];
+    let mut columns = vec![Column {
+        name: "k".into(),
+        ty: key,
+        not_null: true,
+    }];
     for place in 0..rng.random_range(1..8) {
         let ty = match rng.random_range(0..5) {
             0 => ColumnType::BigInt,
@@ -58,7 +70,11 @@ fn columns(rng: &mut StdRng, primary_key: PrimaryKey) -> Vec<Column> {
             2 => ColumnType::Blob,
             _ => ColumnType::Varchar(rng.random_range(8..400)),
         };
-        columns.push(Column { name: format!("c{place}"), ty, not_null: rng.random_bool(0.3) });
+        columns.push(Column {
+            name: format!("c{place}"),
+            ty,
+            not_null: rng.random_bool(0.3),
+        });
     }
     columns
 }
@@ -68,17 +84,25 @@ fn indexes(rng: &mut StdRng, columns: &[Column], primary_key: PrimaryKey) -> Vec
     if primary_key == PrimaryKey::CommonHandle {
         return Vec::new();
     }
-    let numbers = columns.iter().enumerate().skip(1).filter(|(_, column)| {
-        matches!(column.ty, ColumnType::BigInt | ColumnType::BigUint)
-    });
+    let numbers = columns
+        .iter()
+        .enumerate()
+        .skip(1)
+        .filter(|(_, column)| matches!(column.ty, ColumnType::BigInt | ColumnType::BigUint));
     let places: Vec<_> = numbers.map(|(place, _)| place).collect();
     let mut indexes: Vec<_> = places
         .iter()
         .filter(|_| rng.random_bool(0.7))
-        .map(|place| Index { name: format!("i{place}"), columns: vec![*place] })
+        .map(|place| Index {
+            name: format!("i{place}"),
+            columns: vec![*place],
+        })
         .collect();
     if places.len() > 1 && rng.random_bool(0.5) {
-        indexes.push(Index { name: "wide".into(), columns: places });
+        indexes.push(Index {
+            name: "wide".into(),
+            columns: places,
+        });
     }
     indexes
 }
@@ -89,7 +113,11 @@ pub fn handle(rng: &mut StdRng, table: &Table) -> Handle {
     match table.primary_key {
         PrimaryKey::CommonHandle => Handle::Text(format!("key-{:x}", number * 7919)),
         // Negative handles and far ones, so that keys of all shapes occur.
-        _ => Handle::Int(if number % 10 == 0 { -number - 1 } else { number * 31 }),
+        _ => Handle::Int(if number % 10 == 0 {
+            -number - 1
+        } else {
+            number * 31
+        }),
     }
 }
 
@@ -110,7 +138,11 @@ pub fn row(rng: &mut StdRng, table: &Table, handle: &Handle) -> Row {
             ColumnType::BigUint => Value::Uint(rng.random::<u64>() >> rng.random_range(0..63)),
             ColumnType::Varchar(length) => {
                 let length = rng.random_range(0..=length.min(80));
-                Value::Text((0..length).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect())
+                Value::Text(
+                    (0..length)
+                        .map(|_| char::from(rng.random_range(b'a'..=b'z')))
+                        .collect(),
+                )
             }
             ColumnType::Blob => {
                 let mut bytes = vec![0; rng.random_range(0..BLOB_BYTES_MAX)];

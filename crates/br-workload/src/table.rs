@@ -1,11 +1,12 @@
 //! Tables that workloads use, described far enough to make TiDB's JSON, keys and rows of them.
 
 use br_types::{DbId, IndexId, RawKey, TableId};
+use serde::{Deserialize, Serialize};
 
 use crate::row;
 
 /// The type of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ColumnType {
     /// `BIGINT`.
     BigInt,
@@ -18,7 +19,7 @@ pub enum ColumnType {
 }
 
 /// A column; its id is its place, from 1 on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// Its name.
     pub name: String,
@@ -30,7 +31,7 @@ pub struct Column {
 
 /// An index over some columns; its id is its place, from 1 on (from 2 on behind a clustered
 /// primary key, which takes the first).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// Its name.
     pub name: String,
@@ -39,7 +40,7 @@ pub struct Index {
 }
 
 /// What identifies a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrimaryKey {
     /// The first column, `BIGINT NOT NULL`, is the handle.
     IntHandle,
@@ -50,11 +51,13 @@ pub enum PrimaryKey {
 }
 
 /// One table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Its database.
+    #[serde(with = "as_number")]
     pub db: DbId,
     /// Its id; for a partitioned table, the logical one.
+    #[serde(with = "as_number")]
     pub id: TableId,
     /// Its name.
     pub name: String,
@@ -65,11 +68,12 @@ pub struct Table {
     /// What identifies a row.
     pub primary_key: PrimaryKey,
     /// Ids of its hash partitions; empty if it is not partitioned. Only with an int handle.
+    #[serde(with = "as_numbers")]
     pub partitions: Vec<TableId>,
 }
 
 /// A value of a column.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Value {
     /// NULL.
     Null,
@@ -84,7 +88,7 @@ pub enum Value {
 }
 
 /// What finds a row in its table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Handle {
     /// The integer primary key or the hidden row id.
     Int(i64),
@@ -98,7 +102,11 @@ pub type Row = Vec<Value>;
 impl Table {
     /// The tables and partitions that hold rows.
     pub fn physical_ids(&self) -> Vec<TableId> {
-        if self.partitions.is_empty() { vec![self.id] } else { self.partitions.clone() }
+        if self.partitions.is_empty() {
+            vec![self.id]
+        } else {
+            self.partitions.clone()
+        }
     }
 
     /// Where a row lives.
@@ -121,11 +129,16 @@ impl Table {
         IndexId(i64::try_from(place).unwrap_or(i64::MAX - 2) + 1 + clustered)
     }
 
+    /// The key of a row's record.
+    pub fn record_key(&self, handle: &Handle) -> RawKey {
+        row::record_key(self.physical_id(handle), handle)
+    }
+
     /// The keys and values that a row stands for: its record, then its index entries.
     pub fn entries(&self, handle: &Handle, values: &Row) -> Vec<(RawKey, Vec<u8>)> {
         let physical = self.physical_id(handle);
         let mut entries = vec![(
-            row::record_key(physical, handle),
+            self.record_key(handle),
             row::encode(self.columns.iter().zip(values).enumerate().filter_map(
                 |(place, (_, value))| {
                     // An int handle is in the key alone. A clustered text stays in the row too,
@@ -136,12 +149,70 @@ impl Table {
             )),
         )];
         for (place, index) in self.indexes.iter().enumerate() {
-            let columns = index.columns.iter().filter_map(|column| values.get(*column));
+            let columns = index
+                .columns
+                .iter()
+                .filter_map(|column| values.get(*column));
             entries.push((
                 row::index_key(physical, self.index_id(place), columns, handle),
                 row::INDEX_VALUE.to_vec(),
             ));
         }
         entries
+    }
+}
+
+/// Ids as bare numbers in a history file.
+mod as_number {
+    use br_types::{DbId, TableId};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) trait Id: Copy {
+        fn number(self) -> i64;
+        fn of(number: i64) -> Self;
+    }
+
+    impl Id for DbId {
+        fn number(self) -> i64 {
+            self.0
+        }
+        fn of(number: i64) -> DbId {
+            DbId(number)
+        }
+    }
+
+    impl Id for TableId {
+        fn number(self) -> i64 {
+            self.0
+        }
+        fn of(number: i64) -> TableId {
+            TableId(number)
+        }
+    }
+
+    pub(super) fn serialize<I: Id, S: Serializer>(id: &I, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i64(id.number())
+    }
+
+    pub(super) fn deserialize<'de, I: Id, D: Deserializer<'de>>(from: D) -> Result<I, D::Error> {
+        i64::deserialize(from).map(I::of)
+    }
+}
+
+mod as_numbers {
+    use br_types::TableId;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(ids: &[TableId], to: S) -> Result<S::Ok, S::Error> {
+        ids.iter().map(|id| id.0).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<TableId>, D::Error> {
+        Ok(Vec::<i64>::deserialize(from)?
+            .into_iter()
+            .map(TableId)
+            .collect())
     }
 }

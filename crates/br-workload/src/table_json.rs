@@ -38,8 +38,12 @@ impl Table {
     /// The JSON of the table. `next_id`: the next automatic id, as a backup would note it.
     pub fn json(&self) -> String {
         let clustered_text = self.primary_key == PrimaryKey::CommonHandle;
-        let columns: Vec<_> =
-            self.columns.iter().enumerate().map(|(place, column)| self.column(place, column)).collect();
+        let columns: Vec<_> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| self.column(place, column))
+            .collect();
         let mut indexes = Vec::new();
         if clustered_text {
             indexes.push(self.index_json(1, "PRIMARY", &[0], true));
@@ -99,20 +103,32 @@ impl Table {
     }
 
     fn column(&self, place: usize, column: &Column) -> Json {
-        let mut flag = if column.not_null { FLAG_NOT_NULL | FLAG_NO_DEFAULT } else { 0 };
+        let mut flag = if column.not_null {
+            FLAG_NOT_NULL | FLAG_NO_DEFAULT
+        } else {
+            0
+        };
         if place == 0 && self.primary_key != PrimaryKey::None {
             flag |= FLAG_PRIMARY;
         }
-        if self.indexes.iter().any(|index| index.columns.first() == Some(&place)) {
+        if self
+            .indexes
+            .iter()
+            .any(|index| index.columns.first() == Some(&place))
+        {
             flag |= FLAG_MULTIPLE;
         }
         let (tp, own_flag, flen, charset, collate) = match column.ty {
             ColumnType::BigInt => (8, 0, 20, "binary", "binary"),
             ColumnType::BigUint => (8, FLAG_UNSIGNED, 20, "binary", "binary"),
             ColumnType::Varchar(length) => (15, 0, i64::from(length), "utf8mb4", "utf8mb4_bin"),
-            ColumnType::Blob => {
-                (251, FLAG_BLOB | FLAG_BINARY, i64::from(u32::MAX), "binary", "binary")
-            }
+            ColumnType::Blob => (
+                251,
+                FLAG_BLOB | FLAG_BINARY,
+                i64::from(u32::MAX),
+                "binary",
+                "binary",
+            ),
         };
         json!({
             "id": place + 1,

@@ -45,6 +45,7 @@ impl KvStats {
 
 /// Sums of both sets, which must not overlap. Totals wrap, as they do in the official tool.
 impl AddAssign for KvStats {
+    #[allow(clippy::suspicious_op_assign_impl, reason = "sums of CRCs are XORs")]
     fn add_assign(&mut self, other: KvStats) {
         self.crc64_xor ^= other.crc64_xor;
         self.total_kvs = self.total_kvs.wrapping_add(other.total_kvs);

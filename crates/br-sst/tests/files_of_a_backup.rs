@@ -1,5 +1,7 @@
 //! Golden backups: what `backupmeta` says about each data file is what its entries say.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::HashMap;
 use std::fs;
 

@@ -62,9 +62,7 @@ impl BackupMeta {
         }
         let mut meta = decode_without_items(&bytes).ok_or_else(no_sense)?;
         check_versions(&meta, compatibility)?;
-        if let Err(unknown) = unknown {
-            return Err(unknown);
-        }
+        let _ = unknown?;
         let layout = if meta.version == 0 {
             Layout::V1
         } else {

@@ -75,3 +75,6 @@ fn check_not_exist(
 fn is_expired(start_ts: TimeStamp, ttl_ms: u64, now: TimeStamp) -> bool {
     start_ts.physical_ms().saturating_add(ttl_ms) < now.physical_ms()
 }
+
+#[cfg(test)]
+mod tests;

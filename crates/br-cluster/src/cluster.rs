@@ -3,8 +3,9 @@ use br_rt::{CancellationToken, Rt};
 use br_types::{ClusterId, TimeStamp};
 
 use crate::{
-    Etcd, KeyPrefix, LockResolver, PdClient, PdError, PdHttp, RawClient, RawLayout, RegionCache,
-    Router, Security, Snapshot, StorePool, StoreStatus, Transaction, http::HttpClient, rpc::Dialer,
+    Etcd, HttpError, KeyPrefix, LockResolver, PdClient, PdError, PdHttp, RawClient, RawLayout,
+    RegionCache, Router, Security, SecurityError, Snapshot, StorePool, StoreStatus, Transaction,
+    http::HttpClient, rpc::Dialer,
 };
 
 /// Where a cluster is and how to talk to it.
@@ -64,6 +65,14 @@ impl Cluster {
             security,
             key_prefix,
         } = config;
+        if !security.is_tls() && endpoints.iter().any(|url| url.starts_with("https://")) {
+            let cause = "it needs the certificate of its authority".into();
+            return Err(HttpError::from(SecurityError {
+                what: "https address",
+                cause,
+            })
+            .into());
+        }
         let http = HttpClient::new(rt.clone(), &security)?;
         let pd = PdClient::connect(rt.clone(), cancel.clone(), endpoints, security.clone()).await?;
         let members = pd.members().clone();

@@ -24,6 +24,8 @@ mod region;
 mod rpc;
 mod security;
 mod store;
+#[cfg(test)]
+mod test_cluster;
 mod txn;
 
 pub use cluster::{Cluster, ClusterConfig};

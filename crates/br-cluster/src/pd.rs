@@ -26,6 +26,8 @@ mod gc_keeper;
 pub(crate) mod members;
 mod regions;
 mod stores;
+#[cfg(test)]
+mod tests;
 mod tso;
 
 pub use error::PdError;

@@ -170,7 +170,11 @@ impl Dialer {
             endpoint = endpoint.tls_config(tls).map_err(|error| refused(&error))?;
         }
         // The library's limit covers TCP alone; a peer that accepts and then says nothing counts too.
-        match self.rt.timeout(CONNECT_LIMIT * 2, endpoint.connect()).await {
+        match self
+            .rt
+            .timeout(CONNECT_LIMIT * 2, Box::pin(endpoint.connect()))
+            .await
+        {
             Ok(connected) => connected.map_err(|error| refused(&error)),
             Err(elapsed) => Err(refused(&elapsed)),
         }
@@ -199,29 +203,35 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Runs one call: with a limit, cancellable, with an error that names method and server.
-pub(crate) async fn call<T>(
+///
+/// The request is boxed: tonic's futures have some 18 KiB, too much for the stacks of those that
+/// hold several.
+pub(crate) fn call<T>(
     rt: &Rt,
     cancel: &CancellationToken,
     target: Target<'_>,
     request: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, RpcError> {
+) -> impl Future<Output = Result<T, RpcError>> {
+    let request = Box::pin(request);
     let Target {
         method,
         address,
         limit,
     } = target;
-    let answer = tokio::select! {
-        answer = rt.timeout(limit, request) => answer,
-        () = cancel.cancelled() => return Err(RpcError::Cancelled),
-    };
-    match answer {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(failed(method, address, status)),
-        Err(_) => Err(RpcError::Timeout {
-            method,
-            address: address.to_owned(),
-            limit,
-        }),
+    async move {
+        let answer = tokio::select! {
+            answer = rt.timeout(limit, request) => answer,
+            () = cancel.cancelled() => return Err(RpcError::Cancelled),
+        };
+        match answer {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(failed(method, address, status)),
+            Err(_) => Err(RpcError::Timeout {
+                method,
+                address: address.to_owned(),
+                limit,
+            }),
+        }
     }
 }
 

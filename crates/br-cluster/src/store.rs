@@ -193,18 +193,18 @@ impl StoreClient {
     ///
     /// # Errors
     /// The call got no answer.
-    pub async fn call<T>(
+    pub fn call<T>(
         &self,
         method: &'static str,
         limit: Duration,
         request: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-    ) -> Result<T, RpcError> {
+    ) -> impl Future<Output = Result<T, RpcError>> {
         let target = Target {
             method,
             address: self.address(),
             limit,
         };
-        rpc::call(self.pool.pd.rt(), self.pool.pd.cancel(), target, request).await
+        rpc::call(self.pool.pd.rt(), self.pool.pd.cancel(), target, request)
     }
 
     /// Starts a scan and upload. The stream gives one answer per finished range; it may pause for

@@ -5,6 +5,8 @@ mod commit;
 mod key_prefix;
 mod lock_resolver;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod txn_status;
 

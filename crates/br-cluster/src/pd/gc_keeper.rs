@@ -144,22 +144,25 @@ async fn keep(
     let mut renewed = pd.rt().now();
     loop {
         pd.rt().sleep(CHECK_INTERVAL.min(renewal)).await;
-        let checked = match pd.gc_state(scope).await {
-            // What a reader at the safe point itself sees is still there.
-            Ok(state) if state.gc_safe_point > ts => Err(PdError::SafePointExceeded {
-                wanted: ts,
-                safe_point: state.gc_safe_point,
-            }),
-            Ok(_) if pd.rt().now().since(renewed) >= renewal => {
-                let done = pd.protect_from_gc(scope, id, ts, ttl).await;
-                if done.is_ok() {
-                    renewed = pd.rt().now();
-                }
-                done
+        let mut checked = Ok(());
+        // Renewed first, and whatever else fails.
+        if pd.rt().now().since(renewed) >= renewal {
+            checked = pd.protect_from_gc(scope, id, ts, ttl).await;
+            if checked.is_ok() {
+                renewed = pd.rt().now();
             }
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
+        }
+        if checked.is_ok() {
+            checked = match pd.gc_state(scope).await {
+                // What a reader at the safe point itself sees is still there.
+                Ok(state) if state.gc_safe_point > ts => Err(PdError::SafePointExceeded {
+                    wanted: ts,
+                    safe_point: state.gc_safe_point,
+                }),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+        }
         match checked {
             Ok(()) => {}
             Err(PdError::SafePointExceeded { safe_point, .. }) => {

@@ -246,7 +246,10 @@ impl Batcher {
         let _ = requests.try_send(first);
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
         let mut stub = leader.stub();
-        let opened = self.rt.timeout(ANSWER_LIMIT, stub.tso(outgoing)).await;
+        let opened = self
+            .rt
+            .timeout(ANSWER_LIMIT, Box::pin(stub.tso(outgoing)))
+            .await;
         let address = leader.address.clone();
         let error: PdError = match opened {
             Ok(Ok(answers)) => {

@@ -398,7 +398,6 @@ impl LockResolver {
                     start_version: start.0,
                     for_update_ts,
                     keys: vec![key.as_bytes().to_vec()],
-                    ..Default::default()
                 };
                 async move { client.pessimistic_rollback(request).await }
             })

@@ -1,1 +1,3 @@
 //! Reads backups on external storage without a cluster.
+
+pub mod export;

@@ -18,7 +18,10 @@
 //! Either everything is there or nothing. Without the key in etcd, servers see it within half of
 //! their schema lease.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use br_cluster::{Cluster, KvError, Snapshot, Transaction};
 use br_rt::RetryPolicy;
@@ -69,6 +72,32 @@ pub struct NewTable {
     pub json: String,
     /// What was given out last of each counter; those at 0 are left out.
     pub counters: Vec<(Counter, i64)>,
+    /// The table, by database and id, whose place it takes: its schema and counters are replaced.
+    pub replaces: Option<(DbId, TableId)>,
+}
+
+/// A table, view or sequence to drop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedTable {
+    /// Its database.
+    pub db: DbId,
+    /// Its id.
+    pub id: TableId,
+    /// Every id that it uses, its own and those of its partitions. Their rows stay.
+    pub ids: Vec<TableId>,
+}
+
+/// Changes of schemas that become visible together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchemaChange {
+    /// Databases to create.
+    pub databases: Vec<NewDatabase>,
+    /// Tables to create or to replace.
+    pub tables: Vec<NewTable>,
+    /// Tables to drop.
+    pub dropped: Vec<DroppedTable>,
+    /// Databases to drop, without the tables in them.
+    pub dropped_databases: Vec<DbId>,
 }
 
 /// What a creation led to.
@@ -78,29 +107,24 @@ pub struct Created {
     pub schema_version: i64,
 }
 
-/// Creates databases and tables, all or none.
+/// Changes schemas, all or nothing.
 ///
 /// # Errors
-/// [`CatalogError::Exists`] if one of them is there already.
-pub async fn create(
-    cluster: &Cluster,
-    databases: &[NewDatabase],
-    tables: &[NewTable],
-) -> Result<Created, CatalogError> {
+/// [`CatalogError::Exists`] if something that is to be created is there already.
+pub async fn apply(cluster: &Cluster, change: &SchemaChange) -> Result<Created, CatalogError> {
     let version = commit_with_retry(cluster, async |txn| {
-        check_absent(txn.snapshot(), databases, tables).await?;
-        for db in databases {
+        check_absent(txn.snapshot(), change).await?;
+        for db in &change.databases {
             txn.put(meta_key::db_key(db.id), db.json.clone().into_bytes())?;
         }
-        for table in tables {
-            txn.put(
-                meta_key::table_key(table.db, table.id),
-                table.json.clone().into_bytes(),
-            )?;
-            for (counter, last) in table.counters.iter().filter(|(_, last)| *last != 0) {
-                let key = meta_key::counter_key(table.db, table.id, *counter);
-                txn.put(key, last.to_string().into_bytes())?;
-            }
+        for table in &change.tables {
+            put_table(txn, table).await?;
+        }
+        for table in &change.dropped {
+            delete_table(txn, table.db, table.id).await?;
+        }
+        for db in &change.dropped_databases {
+            txn.delete(meta_key::db_key(*db))?;
         }
         raise_version(txn).await
     })
@@ -109,6 +133,44 @@ pub async fn create(
     Ok(Created {
         schema_version: version,
     })
+}
+
+/// Writes a table. Counters of one that it replaces never go back.
+async fn put_table(txn: &mut Transaction, table: &NewTable) -> Result<(), CatalogError> {
+    let mut counters: HashMap<Counter, i64> = table.counters.iter().copied().collect();
+    if let Some((db, id)) = table.replaces {
+        for counter in Counter::EVERY {
+            if let Some(last) = read::counter(txn.snapshot(), db, id, counter).await? {
+                let wanted = counters.entry(counter).or_insert(last);
+                // A sequence may count downwards; its newest value is the backup's.
+                if counter != Counter::Sequence {
+                    *wanted = last.max(*wanted);
+                }
+            }
+        }
+        delete_table(txn, db, id).await?;
+    }
+    txn.put(
+        meta_key::table_key(table.db, table.id),
+        table.json.clone().into_bytes(),
+    )?;
+    for (counter, last) in counters.into_iter().filter(|(_, last)| *last != 0) {
+        let key = meta_key::counter_key(table.db, table.id, counter);
+        txn.put(key, last.to_string().into_bytes())?;
+    }
+    Ok(())
+}
+
+/// Deletes a table's schema and counters.
+async fn delete_table(txn: &mut Transaction, db: DbId, id: TableId) -> Result<(), CatalogError> {
+    txn.delete(meta_key::table_key(db, id))?;
+    for counter in Counter::EVERY {
+        let key = meta_key::counter_key(db, id, counter);
+        if txn.snapshot().get(&key).await?.is_some() {
+            txn.delete(key)?;
+        }
+    }
+    Ok(())
 }
 
 /// Raises the last id that the cluster has given away to `last`, if it is lower; ids up to it are
@@ -157,11 +219,17 @@ async fn commit_with_retry<T>(
     }
 }
 
-async fn check_absent(
-    snapshot: &Snapshot,
-    databases: &[NewDatabase],
-    tables: &[NewTable],
-) -> Result<(), CatalogError> {
+async fn check_absent(snapshot: &Snapshot, change: &SchemaChange) -> Result<(), CatalogError> {
+    let SchemaChange {
+        databases,
+        tables,
+        dropped,
+        ..
+    } = change;
+    let replaced: HashSet<_> = tables.iter().filter_map(|table| table.replaces).collect();
+    let gone = |db, id| {
+        replaced.contains(&(db, id)) || dropped.iter().any(|table| (table.db, table.id) == (db, id))
+    };
     let exists = |name: &str| {
         Err(CatalogError::Exists {
             name: name.to_owned(),
@@ -188,6 +256,9 @@ async fn check_absent(
         let ids: Vec<_> = wanted.values().copied().collect();
         let mut found = None;
         read::tables(snapshot, db, |table| {
+            if gone(db, table.info.id()) {
+                return Ok(());
+            }
             if wanted.remove(&table.info.name.lower).is_some() || ids.contains(&table.info.id()) {
                 found = Some(table.info.name.original);
             }

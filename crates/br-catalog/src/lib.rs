@@ -9,6 +9,8 @@ mod error;
 mod read;
 
 pub use collation::new_collations_enabled;
-pub use create::{Created, NewDatabase, NewTable, create, raise_last_id};
+pub use create::{
+    Created, DroppedTable, NewDatabase, NewTable, SchemaChange, apply, raise_last_id,
+};
 pub use error::CatalogError;
 pub use read::{CatalogTable, Database, counter, databases, last_id, tables};

@@ -182,6 +182,15 @@ pub enum Counter {
 }
 
 impl Counter {
+    /// Every counter.
+    pub const EVERY: [Counter; 5] = [
+        Counter::RowId,
+        Counter::AutoIncrement,
+        Counter::AutoRandom,
+        Counter::Sequence,
+        Counter::SequenceCycle,
+    ];
+
     const ALL: [(Counter, &'static str); 5] = [
         (Counter::RowId, "TID"),
         (Counter::AutoIncrement, "IID"),

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use br_catalog::{CatalogError, NewDatabase, NewTable};
+use br_catalog::{CatalogError, NewDatabase, NewTable, SchemaChange};
 use br_cluster::{Cluster, KvError, PdError, Transaction};
 use br_rt::CancellationToken;
 use br_tidb::meta_key::Counter;
@@ -129,8 +129,12 @@ impl Workload {
             name: database.to_owned(),
             json: table_json::db_json(db, database),
         };
-        let new_tables: Vec<_> = tables.iter().map(new_table).collect();
-        br_catalog::create(cluster, &[new_db], &new_tables).await?;
+        let change = SchemaChange {
+            databases: vec![new_db],
+            tables: tables.iter().map(new_table).collect(),
+            ..SchemaChange::default()
+        };
+        br_catalog::apply(cluster, &change).await?;
         let history = history
             .map(|path| HistoryWriter::create(path, database, &tables))
             .transpose()?;
@@ -358,5 +362,6 @@ fn new_table(table: &Table) -> NewTable {
         name: table.name.clone(),
         json: table.json(),
         counters: vec![(Counter::RowId, 1_000_000)],
+        replaces: None,
     }
 }

@@ -36,6 +36,16 @@ pub(super) async fn delete_owned(cluster: &Cluster, ids: &TableIdMap) {
     }
 }
 
+/// Deletes the keys of tables and partitions that are gone. Failing is only told.
+pub(super) async fn delete_abandoned(cluster: &Cluster, ids: &[TableId]) {
+    for id in ids {
+        let range = table_key::table_range(*id);
+        if let Err(error) = delete_range(cluster, KeyForm::Encoded, range).await {
+            tracing::warn!(%error, %id, "data of a table that was dropped was left behind");
+        }
+    }
+}
+
 /// Deletes all keys of a range, region by region.
 pub(super) async fn delete_range(
     cluster: &Cluster,

@@ -55,6 +55,14 @@ pub enum RestoreError {
         /// Why.
         source: SchemaError,
     },
+    /// A DDL job of an incremental backup makes no sense.
+    #[error("DDL job in {object}: {problem}")]
+    DdlJob {
+        /// The object that it stands in.
+        object: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The backup's files contradict each other.
     #[error(transparent)]
     Files(#[from] GroupError),
@@ -217,6 +225,7 @@ impl Classify for RestoreError {
             | RestoreError::Version { .. }
             | RestoreError::Unsupported { .. } => Kind::Invalid,
             RestoreError::Schema { .. }
+            | RestoreError::DdlJob { .. }
             | RestoreError::Files(_)
             | RestoreError::Checksum { .. } => Kind::Data,
             RestoreError::NotFresh { .. }
@@ -241,7 +250,7 @@ impl Classify for RestoreError {
             RestoreError::LogTask { .. } => Code::STREAM_LOG_TASK_EXIST,
             RestoreError::Meta(error) => error.code(),
             RestoreError::NoBackup { .. } | RestoreError::Files(_) => Code::RESTORE_INVALID_BACKUP,
-            RestoreError::Schema { .. } => Code::INVALID_META_FILE,
+            RestoreError::Schema { .. } | RestoreError::DdlJob { .. } => Code::INVALID_META_FILE,
             RestoreError::WrongContent { .. } => Code::RESTORE_MODE_MISMATCH,
             RestoreError::NothingSelected { .. } => Code::UNDEFINED_DB_OR_TABLE,
             RestoreError::NotFresh { .. } | RestoreError::KeysExist { .. } => {
@@ -302,6 +311,7 @@ impl Classify for RestoreError {
             RestoreError::Download {
                 kind: Kind::Data, ..
             }
+            | RestoreError::DdlJob { .. }
             | RestoreError::Files(_) => "Restore from another copy of the backup",
             RestoreError::Schema { .. } => "Leave the table out with --filter, and report it",
             RestoreError::Download { .. } => {

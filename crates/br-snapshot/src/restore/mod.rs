@@ -6,6 +6,7 @@ mod cleanup;
 mod error;
 mod file_groups;
 mod import;
+mod incremental;
 mod key_form;
 mod keys;
 mod options;
@@ -31,7 +32,7 @@ pub use options::{
     REGION_SIZE_BYTES_DEFAULT, RestoreOptions, SWITCH_MODE_INTERVAL_DEFAULT, Scope,
     TABLE_CONCURRENCY_DEFAULT,
 };
-pub use plan::{FileTotals, PlannedDatabase, PlannedTable, RestorePlan};
+pub use plan::{ExistingTable, FileTotals, PlannedDatabase, PlannedTable, RestorePlan};
 pub use table_ids::TableIdMap;
 
 /// What a restore works on: the cluster, and the backup's storage opened and as stores open it.

@@ -1,7 +1,8 @@
 //! What a restore of tables will do, decided before anything is changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use br_catalog::DroppedTable;
 use br_format::{backupmeta::Content, kv_stats::KvStats};
 use br_tidb::schema::{self, DbInfo, TableInfo, strip_temporary_prefix};
 use br_types::{DbId, TableId, TimeStamp};
@@ -23,6 +24,10 @@ pub struct RestorePlan {
     pub system_tables_left_out: usize,
     /// The ids that they get.
     pub ids: TableIdMap,
+    /// Tables of the cluster that were dropped or truncated before an incremental backup.
+    pub dropped: Vec<DroppedTable>,
+    /// Databases of the cluster that were dropped before an incremental backup.
+    pub dropped_databases: Vec<DbId>,
     /// Data files, their bytes as stored, and the pairs in them.
     pub files: FileTotals,
 }
@@ -49,10 +54,25 @@ pub struct PlannedTable {
     pub old_id: TableId,
     /// Its ids and those of its partitions in the backup, under which its keys lie.
     pub old_physical_ids: Vec<TableId>,
+    /// Ids of its partitions in the backup, by name in lower case.
+    pub partition_names: BTreeMap<String, TableId>,
+    /// The table of the cluster that it goes on from, for an incremental backup.
+    pub existing: Option<ExistingTable>,
     /// Whether it can have rows: not for views and sequences.
     pub has_rows: bool,
     /// Sums over its data files.
     pub sums: KvStats,
+}
+
+/// A table of the cluster that one of an incremental backup goes on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExistingTable {
+    /// Its database in the cluster.
+    pub db: DbId,
+    /// Ids of the backup, of the table and its partitions, and their ids in the cluster.
+    pub ids: BTreeMap<TableId, TableId>,
+    /// Every id that it uses in the cluster.
+    pub all_ids: Vec<TableId>,
 }
 
 /// Data files of a plan.
@@ -106,7 +126,31 @@ impl RestorePlan {
     /// Gives every table, partition and new database an id behind `last_used`, the last one that
     /// the cluster has given away.
     pub(super) fn assign_ids(&mut self, last_used: i64) {
-        self.ids = TableIdMap::plan(self.old_ids().collect::<Vec<_>>(), last_used);
+        let existing = self
+            .tables
+            .iter()
+            .filter_map(|table| table.existing.as_ref());
+        let known = existing.flat_map(|table| table.ids.clone()).collect();
+        self.ids = TableIdMap::plan(self.old_ids().collect::<Vec<_>>(), last_used, known);
+    }
+
+    /// Ids of the cluster whose keys no table has any more: of what was dropped, and of partitions
+    /// that are gone.
+    pub(super) fn abandoned_ids(&self) -> Vec<TableId> {
+        let mut abandoned: Vec<_> = self
+            .dropped
+            .iter()
+            .flat_map(|table| table.ids.iter().copied())
+            .collect();
+        for existing in self
+            .tables
+            .iter()
+            .filter_map(|table| table.existing.as_ref())
+        {
+            let kept = |id: &TableId| existing.ids.values().any(|kept| kept == id);
+            abandoned.extend(existing.all_ids.iter().copied().filter(|id| !kept(id)));
+        }
+        abandoned
     }
 
     /// The id that a database has in the cluster.
@@ -169,8 +213,16 @@ pub(super) async fn select(
             }
             let database = place_of(&mut plan, &mut places, &db, name);
             let has_rows = !table.is_view() && !table.is_sequence();
+            let partitions = table
+                .active_partition()
+                .map(|partition| &partition.definitions[..]);
+            let partitions = partitions.unwrap_or_default().iter();
             plan.tables.push(PlannedTable {
                 database,
+                existing: None,
+                partition_names: partitions
+                    .map(|part| (part.name.lower.clone(), TableId(part.id)))
+                    .collect(),
                 old_id: table.id(),
                 old_physical_ids: table.all_ids(),
                 has_rows,

@@ -3,20 +3,22 @@
 //! Ordering: after all data is in and checked. Many tables go in several transactions, of which
 //! each table's is whole; a crash in between leaves some tables complete and the others unseen.
 
-use br_catalog::{NewDatabase, NewTable};
+use std::collections::HashMap;
+
+use br_catalog::{DroppedTable, NewDatabase, NewTable, SchemaChange};
 use br_tidb::{
     meta_key::Counter,
     schema::{
         self, RestoreOptions as PatchOptions, TableInfo, patch::DbPatch, strip_temporary_prefix,
     },
 };
-use br_types::TimeStamp;
+use br_types::{DbId, TimeStamp};
 
 use super::{
     RestoreTarget,
     error::RestoreError,
     options::RestoreOptions,
-    plan::{RestorePlan, parse_db, parse_table},
+    plan::{PlannedTable, RestorePlan, parse_db, parse_table},
     source::Source,
 };
 
@@ -36,8 +38,21 @@ pub(super) async fn create(
     plan: &RestorePlan,
 ) -> Result<(), RestoreError> {
     let update_ts = target.cluster.pd().tso().await?;
-    let mut batch = Batch::default();
+    // With the first new tables, which may have the names of those that are gone.
+    let mut batch = Batch {
+        dropped: plan.dropped.clone(),
+        dropped_databases: plan.dropped_databases.clone(),
+        ..Batch::default()
+    };
     let mut created = std::collections::HashSet::new();
+    let existing = |table: &PlannedTable| {
+        let existing = table.existing.as_ref()?;
+        Some((
+            table.old_id,
+            (existing.db, *existing.ids.get(&table.old_id)?),
+        ))
+    };
+    let replaced: HashMap<_, _> = plan.tables.iter().filter_map(existing).collect();
     source
         .schemas(async |_, entry| {
             let db = parse_db(&entry.db_json)?;
@@ -66,9 +81,9 @@ pub(super) async fn create(
                 return Ok(());
             }
             let json = String::from_utf8(json).map_err(|_| bad_text(&name, &table))?;
-            batch.push(new_table(
-                &json, &table, plan, place, update_ts, options, &name,
-            )?);
+            let mut new = new_table(&json, &table, plan, place, update_ts, options, &name)?;
+            new.replaces = replaced.get(&table.id()).copied();
+            batch.push(new);
             if batch.is_full() {
                 batch.create(target).await?;
             }
@@ -92,6 +107,8 @@ fn bad_text(db: &str, table: &TableInfo) -> RestoreError {
 struct Batch {
     databases: Vec<NewDatabase>,
     tables: Vec<NewTable>,
+    dropped: Vec<DroppedTable>,
+    dropped_databases: Vec<DbId>,
     bytes: usize,
 }
 
@@ -106,11 +123,17 @@ impl Batch {
     }
 
     async fn create(&mut self, target: &RestoreTarget) -> Result<(), RestoreError> {
-        if self.databases.is_empty() && self.tables.is_empty() {
+        let change = SchemaChange {
+            databases: std::mem::take(&mut self.databases),
+            tables: std::mem::take(&mut self.tables),
+            dropped: std::mem::take(&mut self.dropped),
+            dropped_databases: std::mem::take(&mut self.dropped_databases),
+        };
+        if change == SchemaChange::default() {
             return Ok(());
         }
-        br_catalog::create(&target.cluster, &self.databases, &self.tables).await?;
-        *self = Batch::default();
+        self.bytes = 0;
+        br_catalog::apply(&target.cluster, &change).await?;
         Ok(())
     }
 }
@@ -171,6 +194,7 @@ fn new_table(
         name: table.name.original.clone(),
         json: patch.finish().map_err(failed)?,
         counters: counters(table),
+        replaces: None,
     })
 }
 

@@ -75,6 +75,25 @@ impl Source {
         Ok(())
     }
 
+    /// Hands every DDL job to `visit`, with the name of the object that it stands in.
+    ///
+    /// # Errors
+    /// An object is damaged, or the first error of `visit`.
+    pub(super) async fn ddl_jobs(
+        &self,
+        mut visit: impl FnMut(&str, Vec<u8>) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let mut walk = self.meta.walk(MetaKind::Ddl)?;
+        let mut node = Some(walk.root().clone());
+        while let Some(current) = node {
+            for job in current.ddl_jobs()? {
+                visit(current.object(), job)?;
+            }
+            node = self.next(&mut walk).await?;
+        }
+        Ok(())
+    }
+
     async fn next(&self, walk: &mut MetaWalk) -> Result<Option<MetaNode>, RestoreError> {
         let Some(object) = walk.next_object() else {
             return Ok(None);

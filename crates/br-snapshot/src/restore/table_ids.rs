@@ -24,9 +24,17 @@ pub struct TableIdMap {
 }
 
 impl TableIdMap {
-    /// Plans the ids, given the last one that the cluster has given away.
-    pub fn plan(old_ids: impl IntoIterator<Item = TableId>, last_used: i64) -> TableIdMap {
-        let mut old_ids: Vec<_> = old_ids.into_iter().collect();
+    /// Plans the ids, given the last one that the cluster has given away and those that are known
+    /// already: of tables that an incremental backup goes on with.
+    pub fn plan(
+        old_ids: impl IntoIterator<Item = TableId>,
+        last_used: i64,
+        known: BTreeMap<TableId, TableId>,
+    ) -> TableIdMap {
+        let mut old_ids: Vec<_> = old_ids
+            .into_iter()
+            .filter(|id| !known.contains_key(id))
+            .collect();
         old_ids.sort_unstable();
         old_ids.dedup();
         let first = last_used + 1;
@@ -37,7 +45,7 @@ impl TableIdMap {
             .map(|id| id.0)
             .max();
         let mut end = first.max(greatest.unwrap_or(last_used) + 1);
-        let mut new_ids = BTreeMap::new();
+        let mut new_ids = known;
         for old in old_ids {
             let new = if kept(old) {
                 old
@@ -89,7 +97,7 @@ mod tests {
     use super::*;
 
     fn plan(old: &[i64], last_used: i64) -> TableIdMap {
-        TableIdMap::plan(old.iter().copied().map(TableId), last_used)
+        TableIdMap::plan(old.iter().copied().map(TableId), last_used, BTreeMap::new())
     }
 
     #[test]
@@ -106,6 +114,15 @@ mod tests {
         assert_eq!(map.get(TableId(100)), Some(TableId(206)));
         assert_eq!(map.get(TableId(RESERVED_FROM + 7)), Some(TableId(207)));
         assert_eq!(map.last(), 207);
+    }
+
+    #[test]
+    fn known_ids_stay_whatever_they_are() {
+        let known = BTreeMap::from([(TableId(7), TableId(90))]);
+        let map = TableIdMap::plan([7, 120].map(TableId), 100, known);
+        assert_eq!(map.get(TableId(7)), Some(TableId(90)));
+        assert_eq!(map.get(TableId(120)), Some(TableId(120)));
+        assert_eq!(map.owned(), 101..121);
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! seen is complete.
 //!
 //! # Cancellation and failure
-//! What was paused is let go; data under the reserved ids is deleted; no table is visible.
+//! What was paused is let go; data under the reserved ids is deleted; no table is visible. Tables that
+//! an incremental backup goes on with may have some of its changes; the same restore again completes
+//! them.
 //!
 //! # After a crash
 //! No table is visible; data stays under ids that no table has, the pauses end by themselves.
@@ -22,6 +24,7 @@ use super::{
     RestoreSummary, RestoreTarget, checks, cleanup,
     error::RestoreError,
     file_groups::PrefixRule,
+    incremental,
     key_form::KeyForm,
     options::{RestoreOptions, Scope},
     pause::{Pause, PauseScope},
@@ -48,12 +51,6 @@ pub(super) async fn plan(
 ) -> Result<(RestorePlan, Source), RestoreError> {
     let source = Source::open(target.storage.clone(), options).await?;
     let mut plan = plan::select(&source, options).await?;
-    if !plan.last_backup_ts.is_zero() {
-        return Err(RestoreError::Unsupported {
-            option: "an incremental backup",
-            why: "cannot be restored yet",
-        });
-    }
     plan::add_up_files(&source, &mut plan).await?;
     let cluster = &target.cluster;
     if options.check_requirements {
@@ -73,14 +70,15 @@ pub(super) async fn plan(
         });
     }
     let snapshot = cluster.snapshot(cluster.pd().tso().await?);
-    if let Scope::Full {
-        is_explicit: false, ..
-    } = options.scope
-    {
+    let is_incremental = !plan.last_backup_ts.is_zero();
+    if restores_all(options) && !is_incremental {
         checks::is_fresh(&snapshot).await?;
     }
     checks::collation_fits(&snapshot, source.meta.head.new_collations_enabled).await?;
-    checks::find_existing(&snapshot, &mut plan).await?;
+    match is_incremental {
+        true => incremental::match_base(&source, &snapshot, &mut plan).await?,
+        false => checks::find_existing(&snapshot, &mut plan).await?,
+    }
     checks::has_space(target, plan.files.stored_bytes).await?;
     plan.assign_ids(br_catalog::last_id(&snapshot).await?);
     Ok((plan, source))
@@ -126,7 +124,8 @@ async fn reserve_and_restore(
     let mut summary = RestoreSummary::default();
     let outcome = async {
         bring_in(target, options, source, plan, &mut summary).await?;
-        if options.checksum {
+        // An incremental backup has sums of what changed only.
+        if options.checksum && plan.last_backup_ts.is_zero() {
             compare_checksums(target, options, plan, &mut summary).await?;
         }
         Ok(())
@@ -141,6 +140,7 @@ async fn reserve_and_restore(
     }
     // From here on tables become visible: an error no longer means that none of them is.
     schemas::create(target, source, options, plan).await?;
+    cleanup::delete_abandoned(cluster, &plan.abandoned_ids()).await;
     summary.plan = std::mem::take(plan);
     Ok(summary)
 }
@@ -226,20 +226,42 @@ async fn bring_in(
     outcome
 }
 
+/// Whether everything is restored: it wants a fresh cluster, and all of it.
+fn restores_all(options: &RestoreOptions) -> bool {
+    matches!(
+        options.scope,
+        Scope::Full {
+            is_explicit: false,
+            ..
+        }
+    )
+}
+
 /// A restore of everything keeps the whole cluster still; of parts, only their key range.
 fn pause_scope(options: &RestoreOptions, plan: &RestorePlan) -> PauseScope {
-    if let Scope::Full {
-        is_explicit: false, ..
-    } = options.scope
-    {
+    if restores_all(options) {
         return PauseScope::Cluster;
     }
     let owned = plan.ids.owned();
-    let range = KeyRange {
+    let owned = KeyRange {
         start: table_key::table_prefix(TableId(owned.start)),
         end: table_key::table_prefix(TableId(owned.end)),
     };
-    PauseScope::Ranges(vec![KeyForm::Encoded.encode_range(&range)])
+    let existing = plan
+        .tables
+        .iter()
+        .filter_map(|table| table.existing.as_ref());
+    let existing = existing
+        .flat_map(|table| &table.all_ids)
+        .map(|id| table_key::table_range(*id));
+    let ranges = std::iter::once(owned)
+        .filter(|range| !range.is_empty())
+        .chain(existing);
+    PauseScope::Ranges(
+        ranges
+            .map(|range| KeyForm::Encoded.encode_range(&range))
+            .collect(),
+    )
 }
 
 /// Compares what the stores compute over the new keys with the sums of the files.

@@ -61,6 +61,9 @@ pub(crate) struct FakeLock {
     pub(crate) value: Option<Vec<u8>>,
 }
 
+/// Commit timestamp, start timestamp, value.
+type FakeCommit = (u64, u64, Option<Vec<u8>>);
+
 /// Everything there is.
 pub(crate) struct State {
     pub(crate) members: Vec<String>,
@@ -75,8 +78,8 @@ pub(crate) struct State {
     pub(crate) safe_point: u64,
     pub(crate) protections: BTreeMap<String, u64>,
     pub(crate) locks: BTreeMap<Vec<u8>, FakeLock>,
-    /// By key: commit timestamp, start timestamp, value; newest last. A rollback has no commit.
-    pub(crate) commits: BTreeMap<Vec<u8>, Vec<(u64, u64, Option<Vec<u8>>)>>,
+    /// By key, the newest last. A rollback has no commit.
+    pub(crate) commits: BTreeMap<Vec<u8>, Vec<FakeCommit>>,
     pub(crate) rollbacks: Vec<(Vec<u8>, u64)>,
     /// Commits that are carried out but not answered.
     pub(crate) lose_commit_answers: u32,

@@ -185,7 +185,7 @@ impl Cluster {
                 pd: pd.clone(),
                 storage,
                 importer: Arc::new(importer),
-                config: Arc::new(StoreConfig::default()),
+                config: Arc::new(options.store),
                 limits,
             },
             pd_server: None,

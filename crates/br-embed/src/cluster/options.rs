@@ -5,6 +5,7 @@ use std::{
 
 use br_codec::ApiVersion;
 use br_rt::Rt;
+use br_store::StoreConfig;
 
 use super::ClusterError;
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub region_split_keys: u64,
     /// How raw data is laid out. A data folder keeps one version for life.
     pub api_version: ApiVersion,
+    /// How each store behaves.
+    pub store: StoreConfig,
     /// Clock, randomness, tasks; real, for there are sockets.
     pub rt: Rt,
 }
@@ -42,6 +45,7 @@ impl Options {
             region_split_size_bytes: 256 << 20,
             region_split_keys: 2_560_000,
             api_version: ApiVersion::V1,
+            store: StoreConfig::default(),
             rt,
         }
     }

@@ -4,6 +4,7 @@
 //! client, and knows from the acknowledged commit timestamps what a reader must see.
 
 mod bank;
+pub mod bulk;
 mod check;
 pub mod history;
 mod model;

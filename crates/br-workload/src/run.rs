@@ -355,7 +355,7 @@ fn lost_to_another(error: &KvError) -> bool {
     )
 }
 
-fn new_table(table: &Table) -> NewTable {
+pub(crate) fn new_table(table: &Table) -> NewTable {
     NewTable {
         db: table.db,
         id: table.id,

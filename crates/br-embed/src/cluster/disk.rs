@@ -16,19 +16,22 @@ pub(super) fn open(path: &Path) -> Result<(Parts, LockFile), ClusterError> {
     })?;
     let lock = LockFile::take(path)?;
     let engine = RocksEngine::open(path, RocksOptions::default())?;
-    Ok((parts(engine), lock))
+    Ok((Parts::on_rocksdb(engine), lock))
 }
 
 /// Parts in a temporary folder that goes with them.
 pub(super) fn open_temporary() -> Result<Parts, ClusterError> {
-    Ok(parts(RocksEngine::temporary()?))
+    Ok(Parts::on_rocksdb(RocksEngine::temporary()?))
 }
 
-fn parts(engine: RocksEngine) -> Parts {
-    let meta = Arc::new(RocksMeta(engine.meta()));
-    Parts {
-        engine: Arc::new(engine),
-        meta,
+impl Parts {
+    /// Both parts in one database, which the caller has opened.
+    pub fn on_rocksdb(engine: RocksEngine) -> Parts {
+        let meta = Arc::new(RocksMeta(engine.meta()));
+        Parts {
+            engine: Arc::new(engine),
+            meta,
+        }
     }
 }
 

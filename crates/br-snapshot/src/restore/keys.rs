@@ -84,6 +84,7 @@ pub(super) async fn restore(
     }
     let limits = pipeline::store_limits(cluster, options).await?;
     let scope = match &keys.raw {
+        _ if options.online => PauseScope::Nothing,
         Some(_) => PauseScope::Ranges(vec![keys.form.encode_range(&keys.range)]),
         None => PauseScope::Cluster,
     };
@@ -93,7 +94,7 @@ pub(super) async fn restore(
         cluster.http(),
         cluster.stores(),
         scope,
-        options.switch_mode_interval,
+        options,
     )
     .await?;
     let mut summary = RestoreSummary::default();

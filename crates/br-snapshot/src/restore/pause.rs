@@ -1,33 +1,42 @@
 //! # What it does
-//! Keeps PD from moving regions while files are ingested, and stores in import mode.
+//! Keeps PD from moving regions while files are ingested, and stores in import mode and within the
+//! user's limit of downloads.
 //!
 //! # Objects it reads and writes
 //! PD's schedulers (paused with a delay), its scheduling limits (set with a time to live) or, for
 //! a part of the key space, one region label rule with a time to live; each store's import mode,
-//! which ends by itself ten minutes after the last call.
+//! which ends by itself ten minutes after the last call; each store's download limit, as a task with
+//! a time to live.
 //!
 //! # Ordering and invariants
 //! Everything is a lease that is renewed in the background. [`Pause::undo`] takes it back at once;
 //! dropping stops the renewal.
 //!
 //! # After a crash
-//! PD forgets everything after [`PD_LEASE`], the stores after ten minutes.
+//! PD forgets everything after [`PD_LEASE`], the stores after ten minutes; a download limit, which
+//! hurts only other restores, after [`SPEED_LIMIT_TTL_SECONDS`].
 
 use std::{sync::Arc, time::Duration};
 
-use br_cluster::{LabelRule, PdClient, PdError, PdHttp, StorePool};
-use br_proto::import_sstpb::{SwitchMode, SwitchModeRequest};
+use br_cluster::{KvError, LabelRule, PdClient, PdError, PdHttp, StorePool};
+use br_proto::{
+    import_sstpb::{SetDownloadSpeedLimitRequest, SwitchMode, SwitchModeRequest},
+    metapb,
+};
 use br_rt::{CancellationToken, Rt, Task};
 use br_types::{EncodedKey, KeyRange};
 use serde_json::{Map, Value};
 
-use super::error::RestoreError;
+use super::{error::RestoreError, options::RestoreOptions};
 
 /// How long PD keeps a pause without renewal.
 const PD_LEASE: Duration = Duration::from_secs(300);
 
 /// Each lease is renewed this often: two renewals may fail before it ends.
 const PD_RENEWAL: Duration = Duration::from_secs(100);
+
+/// How long a store keeps a download limit that is not renewed, as in the official tool.
+const SPEED_LIMIT_TTL_SECONDS: u64 = 3600;
 
 /// Schedulers that move peers or leaders of regions under an ingest.
 const PAUSED_SCHEDULERS: [&str; 7] = [
@@ -50,6 +59,8 @@ pub(super) enum PauseScope {
     Cluster,
     /// Some ranges of it.
     Ranges(Vec<KeyRange<EncodedKey>>),
+    /// Nothing: an online restore.
+    Nothing,
 }
 
 /// A pause under way.
@@ -65,6 +76,8 @@ struct Lease {
     stores: StorePool,
     scope: PauseScope,
     rule_id: String,
+    /// Bytes per second that each store downloads; 0 is no limit.
+    rate_limit_bytes_per_s: u64,
     schedulers: Vec<String>,
     /// The settings as they were, and as they are during the pause.
     settings_before: Map<String, Value>,
@@ -82,10 +95,11 @@ impl Pause {
         http: &PdHttp,
         stores: &StorePool,
         scope: PauseScope,
-        import_mode_renewal: Duration,
+        options: &RestoreOptions,
     ) -> Result<Pause, RestoreError> {
         let mut lease = Lease {
             rule_id: rt.uuid().to_string(),
+            rate_limit_bytes_per_s: options.rate_limit_bytes_per_s,
             rt: rt.clone(),
             http: http.with_cancel(CancellationToken::new()),
             pd: pd.with_cancel(CancellationToken::new()),
@@ -110,7 +124,8 @@ impl Pause {
             lease.undo_pd().await;
             return Err(error.into());
         }
-        lease.switch_mode(SwitchMode::Import).await;
+        lease.tell_stores(SwitchMode::Import).await;
+        let import_mode_renewal = options.switch_mode_interval;
         let (for_pd, for_stores) = (lease.clone(), lease.clone());
         let renewals = vec![
             rt.spawn(async move {
@@ -124,7 +139,7 @@ impl Pause {
             rt.spawn(async move {
                 loop {
                     for_stores.rt.sleep(import_mode_renewal).await;
-                    for_stores.switch_mode(SwitchMode::Import).await;
+                    for_stores.tell_stores(SwitchMode::Import).await;
                 }
             }),
         ];
@@ -134,7 +149,7 @@ impl Pause {
     /// Lets everything go on. What cannot be undone now ends with its lease.
     pub(super) async fn undo(mut self) {
         self.renewals.clear();
-        self.lease.switch_mode(SwitchMode::Normal).await;
+        self.lease.tell_stores(SwitchMode::Normal).await;
         self.lease.undo_pd().await;
     }
 }
@@ -145,6 +160,7 @@ impl Lease {
             let rule = LabelRule::deny_scheduling(&self.rule_id, ranges, PD_LEASE);
             return self.http.set_label_rule(&rule).await;
         }
+        // Both are empty when nothing is paused.
         for name in &self.schedulers {
             self.http.pause_scheduler(name, PD_LEASE).await?;
         }
@@ -183,32 +199,45 @@ impl Lease {
         }
     }
 
-    /// Import mode is for speed only: a store that does not take it is left as it is.
-    async fn switch_mode(&self, mode: SwitchMode) {
+    /// Import mode and limit are for speed only: a store that does not take them is left as it is.
+    async fn tell_stores(&self, mode: SwitchMode) {
         let stores = match self.pd.live_stores().await {
             Ok(stores) => stores,
             Err(error) => {
-                tracing::warn!(%error, "import mode could not be switched");
+                tracing::warn!(%error, "the stores could not be prepared");
                 return;
             }
         };
         for store in stores {
+            if let Err(error) = self.tell_store(&store, mode).await {
+                tracing::warn!(store = store.id, %error, "the store could not be prepared");
+            }
+        }
+    }
+
+    async fn tell_store(&self, store: &metapb::Store, mode: SwitchMode) -> Result<(), KvError> {
+        let client = self.stores.client_of(store).await?;
+        if !matches!(self.scope, PauseScope::Nothing) {
             let request = SwitchModeRequest {
                 mode: mode as i32,
                 ..Default::default()
             };
-            let outcome = match self.stores.client_of(&store).await {
-                Ok(client) => client
-                    .switch_mode(request)
-                    .await
-                    .map(drop)
-                    .map_err(|e| e.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            if let Err(error) = outcome {
-                tracing::warn!(store = store.id, error, "import mode could not be switched");
-            }
+            client.switch_mode(request).await?;
         }
+        if self.rate_limit_bytes_per_s > 0 {
+            let is_over = mode == SwitchMode::Normal;
+            let request = SetDownloadSpeedLimitRequest {
+                speed_limit: if is_over {
+                    0
+                } else {
+                    self.rate_limit_bytes_per_s
+                },
+                task_id: self.rule_id.clone(),
+                ttl_seconds: if is_over { 0 } else { SPEED_LIMIT_TTL_SECONDS },
+            };
+            client.set_download_speed_limit(request).await?;
+        }
+        Ok(())
     }
 }
 

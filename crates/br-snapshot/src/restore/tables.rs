@@ -176,20 +176,15 @@ async fn bring_in(
     }
     let cluster = &target.cluster;
     let limits = pipeline::store_limits(cluster, options).await?;
-    let pause = match options.online {
-        true => None,
-        false => Some(
-            Pause::start(
-                cluster.rt().clone(),
-                cluster.pd(),
-                cluster.http(),
-                cluster.stores(),
-                pause_scope(options, plan),
-                options.switch_mode_interval,
-            )
-            .await?,
-        ),
-    };
+    let pause = Pause::start(
+        cluster.rt().clone(),
+        cluster.pd(),
+        cluster.http(),
+        cluster.stores(),
+        pause_scope(options, plan),
+        options,
+    )
+    .await?;
     let work = async {
         let pipeline = Pipeline::new(
             target,
@@ -220,9 +215,7 @@ async fn bring_in(
         outcome = work => outcome,
         () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
     };
-    if let Some(pause) = pause {
-        pause.undo().await;
-    }
+    pause.undo().await;
     outcome
 }
 
@@ -239,6 +232,9 @@ fn restores_all(options: &RestoreOptions) -> bool {
 
 /// A restore of everything keeps the whole cluster still; of parts, only their key range.
 fn pause_scope(options: &RestoreOptions, plan: &RestorePlan) -> PauseScope {
+    if options.online {
+        return PauseScope::Nothing;
+    }
     if restores_all(options) {
         return PauseScope::Cluster;
     }

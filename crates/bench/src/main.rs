@@ -1,0 +1,179 @@
+//! Measures backup and restore of an embedded cluster beside their bounds, all in one run on one
+//! machine: the bounds are what the same cores do when nothing but the unavoidable is done.
+//!
+//! `BENCH_MB` sets the size of the data (MB of keys and values, default 256), `BENCH_THREADS` the
+//! cores that a bound may use (default: all).
+
+mod bounds;
+mod memory;
+
+use std::{env, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use br_cluster::{Cluster, ClusterConfig, KeyPrefix, Security};
+use br_embed::{Options, Parts};
+use br_engine::{RocksEngine, RocksOptions};
+use br_format::kv_stats::KvStats;
+use br_rt::{CancellationToken, Rt, Silent};
+use br_snapshot::{
+    backup::{self, BackupContext, BackupOptions},
+    restore::{self, RestoreOptions, RestoreTarget},
+};
+use br_storage::{Backend, Storage, StorageOptions};
+use br_store::engine::Engine;
+use br_tidb::filter::TableFilter;
+use br_workload::bulk;
+
+/// Bytes of one row's value, of which half can be compressed.
+const VALUE_BYTES: usize = 200;
+/// Each figure is measured so often; the best counts, as the bound's best does.
+const ROUNDS: usize = 3;
+
+fn main() -> Result<()> {
+    let number = |name: &str, otherwise: usize| {
+        env::var(name)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(otherwise)
+    };
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let (mega_bytes, threads) = (number("BENCH_MB", 256), number("BENCH_THREADS", cores));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(mega_bytes, threads))
+}
+
+async fn run(mega_bytes: usize, threads: usize) -> Result<()> {
+    let rt = Rt::real();
+    let folder = tempfile::tempdir()?;
+    show(&format!(
+        "data: {mega_bytes} MB of keys and values; bounds on {threads} threads"
+    ));
+    let (_embedded, cluster, engine) = start(&rt, &folder.path().join("source")).await?;
+    let started = rt.now();
+    let table = bulk::fill(&cluster, "bench", mega_bytes << 20, VALUE_BYTES).await?;
+    let took = rt.now().since(started);
+    show(&format!("loaded through transactions in {took:.1?}"));
+
+    let mut bound = Duration::MAX;
+    for round in 0..ROUNDS {
+        let target = folder.path().join(format!("bound-{round}"));
+        std::fs::create_dir(&target)?;
+        bound = bound.min(bounds::scan_and_build(&rt, &engine, table, &target, threads).await?);
+    }
+    let mut fastest = Duration::MAX;
+    let mut sums = KvStats::default();
+    for round in 0..ROUNDS {
+        let url = format!(
+            "local://{}",
+            folder.path().join(format!("backup-{round}")).display()
+        );
+        let (context, options) = backup_context(&rt, &cluster, &url).await?;
+        let started = rt.now();
+        let done = backup::run(&context, &options).await?;
+        fastest = fastest.min(rt.now().since(started));
+        sums = KvStats {
+            crc64_xor: 0,
+            total_kvs: done.total_kvs,
+            total_bytes: done.total_kv_bytes,
+        };
+    }
+    report(
+        "snapshot backup",
+        "one pass over the engine + SST build",
+        sums,
+        fastest,
+        bound,
+        0.85,
+    );
+
+    let source = folder.path().join("backup-0");
+    let mut bound = Duration::MAX;
+    for round in 0..ROUNDS {
+        let target = folder.path().join(format!("rewrite-{round}"));
+        std::fs::create_dir(&target)?;
+        bound = bound.min(bounds::read_and_write(&rt, &engine, &source, &target, threads).await?);
+    }
+    let mut fastest = Duration::MAX;
+    for round in 0..ROUNDS {
+        let (_embedded, fresh, _) =
+            start(&rt, &folder.path().join(format!("target-{round}"))).await?;
+        let url = format!("local://{}", source.display());
+        let backend = Backend::parse(&url, &StorageOptions::default())?;
+        let target = RestoreTarget {
+            cluster: fresh,
+            storage: Storage::open(&rt, &backend).await?,
+            backend,
+            progress: Arc::new(Silent),
+        };
+        let scope = restore::Scope::Full {
+            filter: TableFilter::all(),
+            is_explicit: false,
+        };
+        let started = rt.now();
+        restore::restore(&target, &RestoreOptions::new(scope)).await?;
+        fastest = fastest.min(rt.now().since(started));
+    }
+    report(
+        "snapshot restore",
+        "read + decompress + write of the SSTs",
+        sums,
+        fastest,
+        bound,
+        0.8,
+    );
+    show(&format!(
+        "peak memory of this process, cluster included: {} MB",
+        memory::peak_mb()
+    ));
+    Ok(())
+}
+
+async fn start(rt: &Rt, folder: &Path) -> Result<(br_embed::Cluster, Cluster, Arc<dyn Engine>)> {
+    let parts = Parts::on_rocksdb(RocksEngine::open(folder, RocksOptions::default())?);
+    let engine = parts.engine.clone();
+    let embedded = br_embed::Cluster::start_on(Options::new(rt.clone()), parts).await?;
+    let config = ClusterConfig::new(&embedded.pd_addr(), Security::default());
+    let cluster = Cluster::connect(rt.clone(), CancellationToken::new(), config).await?;
+    Ok((embedded, cluster, engine))
+}
+
+async fn backup_context(
+    rt: &Rt,
+    cluster: &Cluster,
+    url: &str,
+) -> Result<(BackupContext, BackupOptions)> {
+    let backend = Backend::parse(url, &StorageOptions::default())?;
+    let context = BackupContext {
+        cluster: cluster.clone(),
+        key_prefix: KeyPrefix::default(),
+        storage: Storage::create_base(rt, &backend)
+            .await
+            .context("open the target")?,
+        backend,
+        progress: Arc::new(Silent),
+    };
+    let scope = backup::Scope::Full {
+        filter: TableFilter::all(),
+    };
+    Ok((context, BackupOptions::new(scope, "bench")))
+}
+
+fn report(what: &str, of: &str, sums: KvStats, took: Duration, bound: Duration, target: f64) {
+    let rate = |took: Duration| sums.total_bytes as f64 / 1e6 / took.as_secs_f64();
+    let ratio = bound.as_secs_f64() / took.as_secs_f64();
+    show(&format!(
+        "{what}: {:.0} MB/s in {took:.2?}; bound ({of}): {:.0} MB/s in {bound:.2?}; \
+         {:.0} % of the bound, target {:.0} %",
+        rate(took),
+        rate(bound),
+        ratio * 100.0,
+        target * 100.0
+    ));
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the benchmark")]
+fn show(line: &str) {
+    println!("{line}");
+}

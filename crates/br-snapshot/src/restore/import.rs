@@ -30,6 +30,7 @@ use br_proto::{
     },
 };
 use br_rt::{Backoff, CancellationToken, RetryPolicy, Rt};
+use br_storage::Storage;
 use br_types::{Classify, EncodedKey, KeyRange, Kind, RawKey, StoreId};
 use futures::{StreamExt, future, stream};
 use tokio::sync::Semaphore;
@@ -65,6 +66,8 @@ pub(super) struct Importer {
     pub(super) form: KeyForm,
     /// Whether keys have no timestamps.
     pub(super) is_raw: bool,
+    /// The backup as this process sees it, and as the stores do.
+    pub(super) storage: Storage,
     pub(super) backend: StorageBackend,
     pub(super) cipher: CipherInfo,
     /// One name for all requests of this run, so that stores keep the storage open.
@@ -112,7 +115,7 @@ impl Importer {
                         failed.push(part);
                         last_error = Some(error);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(self.explained(error).await),
                 }
             }
             if let Some(error) = last_error {
@@ -131,6 +134,29 @@ impl Importer {
             rest = failed;
         }
         Ok(regions_done)
+    }
+
+    /// A file that a store does not find is missing from the backup, or only out of the store's
+    /// sight: this process sees which.
+    async fn explained(&self, error: RestoreError) -> RestoreError {
+        match error {
+            RestoreError::Download {
+                store,
+                file,
+                message,
+                kind: Kind::Invalid,
+            } => {
+                let is_there = self.storage.exists(&file).await.unwrap_or(true);
+                let kind = if is_there { Kind::Invalid } else { Kind::Data };
+                RestoreError::Download {
+                    store,
+                    file,
+                    message,
+                    kind,
+                }
+            }
+            error => error,
+        }
     }
 
     /// Downloads and ingests what of the group lies in `part`, all of it in one region.

@@ -127,6 +127,7 @@ impl Pipeline {
             router: cluster.router().clone(),
             form,
             is_raw,
+            storage: target.storage.clone(),
             backend,
             cipher: options.crypter.to_proto(),
             cache_id: format!("br-{}", cluster.rt().uuid()),

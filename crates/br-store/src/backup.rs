@@ -84,14 +84,21 @@ impl Backup for BackupService {
         &self,
         _request: Request<CheckAdminRequest>,
     ) -> Result<Response<BoxStream<CheckAdminResponse>>, Status> {
-        let regions = self.store.topology.regions_in(&Default::default(), usize::MAX);
+        let regions = self
+            .store
+            .topology
+            .regions_in(&Default::default(), usize::MAX);
         let ours = self.store.store_id;
-        let answers = regions.into_iter().filter(move |state| state.leader_store() == ours).map(
-            |state| {
+        let answers = regions
+            .into_iter()
+            .filter(move |state| state.leader_store() == ours)
+            .map(|state| {
                 // Splits take effect at once here, so nothing is ever pending.
-                Ok(CheckAdminResponse { region: Some(state.region), ..Default::default() })
-            },
-        );
+                Ok(CheckAdminResponse {
+                    region: Some(state.region),
+                    ..Default::default()
+                })
+            });
         Ok(Response::new(Box::pin(futures::stream::iter(answers))))
     }
 
@@ -99,6 +106,8 @@ impl Backup for BackupService {
         &self,
         _request: Request<Streaming<PrepareSnapshotBackupRequest>>,
     ) -> Result<Response<BoxStream<PrepareSnapshotBackupResponse>>, Status> {
-        Err(Status::unimplemented("volume snapshots need a real cluster"))
+        Err(Status::unimplemented(
+            "volume snapshots need a real cluster",
+        ))
     }
 }

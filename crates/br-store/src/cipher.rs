@@ -40,20 +40,22 @@ impl Keystream {
     /// # Errors
     /// [`CipherError`].
     pub(crate) fn new(cipher: Option<&CipherInfo>, iv: &[u8]) -> Result<Keystream, CipherError> {
-        let Some(cipher) = cipher else { return Ok(Keystream::Plain) };
+        let Some(cipher) = cipher else {
+            return Ok(Keystream::Plain);
+        };
         let key = &cipher.cipher_key;
         let length = |_| CipherError::Length;
         Ok(match EncryptionMethod::try_from(cipher.cipher_type) {
             Ok(EncryptionMethod::Unknown | EncryptionMethod::Plaintext) => Keystream::Plain,
-            Ok(EncryptionMethod::Aes128Ctr) => {
-                Keystream::Aes128(Box::new(KeyIvInit::new_from_slices(key, iv).map_err(length)?))
-            }
-            Ok(EncryptionMethod::Aes192Ctr) => {
-                Keystream::Aes192(Box::new(KeyIvInit::new_from_slices(key, iv).map_err(length)?))
-            }
-            Ok(EncryptionMethod::Aes256Ctr) => {
-                Keystream::Aes256(Box::new(KeyIvInit::new_from_slices(key, iv).map_err(length)?))
-            }
+            Ok(EncryptionMethod::Aes128Ctr) => Keystream::Aes128(Box::new(
+                KeyIvInit::new_from_slices(key, iv).map_err(length)?,
+            )),
+            Ok(EncryptionMethod::Aes192Ctr) => Keystream::Aes192(Box::new(
+                KeyIvInit::new_from_slices(key, iv).map_err(length)?,
+            )),
+            Ok(EncryptionMethod::Aes256Ctr) => Keystream::Aes256(Box::new(
+                KeyIvInit::new_from_slices(key, iv).map_err(length)?,
+            )),
             _ => return Err(CipherError::Method(cipher.cipher_type)),
         })
     }

@@ -52,31 +52,47 @@ pub(crate) async fn coprocess(
         Err(Reject::Status(status)) => return Err(status),
         Err(Reject::Region(error)) => {
             let region_error = Some(*error);
-            return Ok(coprocessor::Response { region_error, ..Default::default() });
+            return Ok(coprocessor::Response {
+                region_error,
+                ..Default::default()
+            });
         }
     };
     if let Some(error) = leaves_region(&ranges, &state) {
-        return Ok(coprocessor::Response { region_error: Some(error), ..Default::default() });
+        return Ok(coprocessor::Response {
+            region_error: Some(error),
+            ..Default::default()
+        });
     }
     if request.tp != CHECKSUM {
         return Ok(other_error(format!("unsupported tp {}", request.tp)));
     }
     let storage = store.storage.clone();
-    let result = store.rt.blocking(move || checksum(&storage, &request, &ranges)).await;
+    let result = store
+        .rt
+        .blocking(move || checksum(&storage, &request, &ranges))
+        .await;
     Ok(match result {
-        Ok(answer) => {
-            coprocessor::Response { data: answer.encode_to_vec(), ..Default::default() }
-        }
+        Ok(answer) => coprocessor::Response {
+            data: answer.encode_to_vec(),
+            ..Default::default()
+        },
         Err(Refusal::Other(text)) => other_error(text),
         Err(Refusal::Mvcc(error)) => match error.key_error().locked {
-            Some(locked) => coprocessor::Response { locked: Some(locked), ..Default::default() },
+            Some(locked) => coprocessor::Response {
+                locked: Some(locked),
+                ..Default::default()
+            },
             None => other_error(error.to_string()),
         },
     })
 }
 
 fn other_error(text: String) -> coprocessor::Response {
-    coprocessor::Response { other_error: text, ..Default::default() }
+    coprocessor::Response {
+        other_error: text,
+        ..Default::default()
+    }
 }
 
 /// Data of a range that leaves the region would be left out without a word.
@@ -86,7 +102,11 @@ fn leaves_region(
 ) -> Option<br_proto::errorpb::Error> {
     let region = state.range();
     let outside = ranges.iter().find(|range| !region.covers(range))?;
-    let key = if region.contains(&outside.start) { &outside.end } else { &outside.start };
+    let key = if region.contains(&outside.start) {
+        &outside.end
+    } else {
+        &outside.start
+    };
     Some(key_not_in_region(key, &state.region))
 }
 
@@ -128,7 +148,14 @@ impl<'r> Sum<'r> {
     fn new(old_prefix: &'r [u8], new_prefix: &'r [u8]) -> Sum<'r> {
         let mut seed = Crc64::new();
         seed.update(old_prefix);
-        Sum { seed, old_prefix, new_prefix, crc64xor: 0, kvs: 0, bytes: 0 }
+        Sum {
+            seed,
+            old_prefix,
+            new_prefix,
+            crc64xor: 0,
+            kvs: 0,
+            bytes: 0,
+        }
     }
 
     fn add_range(

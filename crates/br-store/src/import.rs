@@ -54,6 +54,10 @@ use crate::{engine::Engine, scratch_file::empty_dir};
 
 pub(crate) use service::ImportService;
 
+/// Files fetched at the same time: clients ask for up to 128 on each store at once, and each
+/// holds a chunk in memory.
+const FETCHES_MAX: usize = 16;
+
 /// What the import services of all stores of a process share, for their stores share an engine.
 pub struct Importer {
     rt: Rt,
@@ -65,7 +69,9 @@ pub struct Importer {
     mode: ImportMode,
     suspension: Suspension,
     partition_ranges: PartitionRanges,
-    /// Bounds the rewrites at work, and with them their memory and cores.
+    /// Bounds the files being fetched, and with them the memory of their chunks.
+    fetches: Semaphore,
+    /// Bounds the rewrites at work, and with them their cores.
     rewrites: Semaphore,
 }
 
@@ -90,6 +96,7 @@ impl Importer {
             mode: ImportMode::new(rt.clone()),
             suspension: Suspension::new(rt.clone()),
             partition_ranges: PartitionRanges::new(rt.clone()),
+            fetches: Semaphore::new(FETCHES_MAX),
             rewrites: Semaphore::new(rewrites_max.max(1)),
             rt,
             engine,

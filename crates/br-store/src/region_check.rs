@@ -37,7 +37,10 @@ pub(crate) enum Access {
 /// The status that ends the call.
 pub(crate) fn check_store(store: &StoreContext, cluster_id: u64) -> Result<(), Status> {
     if !store.topology.is_up(store.store_id) {
-        return Err(Status::unavailable(format!("store {} is down", store.store_id)));
+        return Err(Status::unavailable(format!(
+            "store {} is down",
+            store.store_id
+        )));
     }
     if cluster_id != 0 && cluster_id != store.cluster_id.0 {
         return Err(Status::invalid_argument(format!(
@@ -64,8 +67,15 @@ pub(crate) fn check<'k>(
     let context = context.unwrap_or(&absent);
     check_store(store, context.cluster_id).map_err(Reject::Status)?;
     let state = check_region(store, context, access)?;
-    let version = context.region_epoch.as_ref().map_or(0, |epoch| epoch.version);
-    let current = state.region.region_epoch.as_ref().map_or(0, |epoch| epoch.version);
+    let version = context
+        .region_epoch
+        .as_ref()
+        .map_or(0, |epoch| epoch.version);
+    let current = state
+        .region
+        .region_epoch
+        .as_ref()
+        .map_or(0, |epoch| epoch.version);
     if version != current {
         return Err(region_error(epoch_not_match(store, &state, keys)));
     }
@@ -104,7 +114,11 @@ fn check_region(
     let Some(state) = store.topology.region(id) else {
         return Err(region_error(region_not_found(id)));
     };
-    let Some(peer) = state.region.peers.iter().find(|peer| peer.store_id == store.store_id.0)
+    let Some(peer) = state
+        .region
+        .peers
+        .iter()
+        .find(|peer| peer.store_id == store.store_id.0)
     else {
         return Err(region_error(region_not_found(id)));
     };
@@ -142,7 +156,11 @@ pub(crate) fn check_exact_epoch(
     check_store(store, context.cluster_id).map_err(Reject::Status)?;
     let state = check_region(store, context, Access::Write)?;
     if context.region_epoch != state.region.region_epoch {
-        return Err(region_error(epoch_not_match(store, &state, std::iter::empty())));
+        return Err(region_error(epoch_not_match(
+            store,
+            &state,
+            std::iter::empty(),
+        )));
     }
     Ok(state)
 }
@@ -163,7 +181,11 @@ pub(crate) fn region_not_found(id: RegionId) -> errorpb::Error {
 /// Another store leads the region; names it.
 pub(crate) fn not_leader(state: &RegionState) -> errorpb::Error {
     errorpb::Error {
-        message: format!("region {} is led by store {}", state.id(), state.leader_store()),
+        message: format!(
+            "region {} is led by store {}",
+            state.id(),
+            state.leader_store()
+        ),
         not_leader: Some(errorpb::NotLeader {
             region_id: state.id().0,
             leader: Some(state.leader),
@@ -197,7 +219,9 @@ pub(crate) fn epoch_not_match(
     }
     errorpb::Error {
         message: format!("region {} has another epoch now", state.id()),
-        epoch_not_match: Some(errorpb::EpochNotMatch { current_regions: regions }),
+        epoch_not_match: Some(errorpb::EpochNotMatch {
+            current_regions: regions,
+        }),
         ..Default::default()
     }
 }

@@ -15,7 +15,9 @@ pub(crate) struct ScratchFile {
 impl ScratchFile {
     /// Picks a name; makes no file.
     pub(crate) fn new(rt: &Rt, dir: &Path, extension: &str) -> ScratchFile {
-        ScratchFile { path: dir.join(format!("{}.{extension}", rt.uuid().simple())) }
+        ScratchFile {
+            path: dir.join(format!("{}.{extension}", rt.uuid().simple())),
+        }
     }
 
     /// Where it is.

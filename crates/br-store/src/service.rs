@@ -32,6 +32,8 @@ macro_rules! sized {
 pub fn routes(store: StoreContext) -> Routes {
     Routes::new(sized!(TikvServer::new(kv::KvService::new(store.clone()))))
         .add_service(sized!(BackupServer::new(BackupService::new(store.clone()))))
-        .add_service(sized!(ImportSstServer::new(ImportService::new(store.clone()))))
+        .add_service(sized!(ImportSstServer::new(ImportService::new(
+            store.clone()
+        ))))
         .add_service(HealthServer::new(health::HealthService::new(store)))
 }

@@ -23,13 +23,17 @@ pub(crate) fn split_region(
     store: &StoreContext,
     request: kvrpcpb::SplitRegionRequest,
 ) -> Result<kvrpcpb::SplitRegionResponse, Status> {
-    let cluster_id = request.context.as_ref().map_or(0, |context| context.cluster_id);
+    let cluster_id = request
+        .context
+        .as_ref()
+        .map_or(0, |context| context.cluster_id);
     check_store(store, cluster_id)?;
     Ok(match split(store, request) {
         Ok(regions) => answer(regions),
-        Err(error) => {
-            kvrpcpb::SplitRegionResponse { region_error: Some(*error), ..Default::default() }
-        }
+        Err(error) => kvrpcpb::SplitRegionResponse {
+            region_error: Some(*error),
+            ..Default::default()
+        },
     })
 }
 
@@ -52,12 +56,19 @@ fn split(
     let keys = split_keys(store, &request);
     let context = request.context.unwrap_or_default();
     let id = RegionId(context.region_id);
-    let state = store.topology.region(id).ok_or_else(|| Box::new(region_not_found(id)))?;
+    let state = store
+        .topology
+        .region(id)
+        .ok_or_else(|| Box::new(region_not_found(id)))?;
     if state.leader_store() != store.store_id {
         return Err(Box::new(not_leader(&state)));
     }
     let version = context.region_epoch.map_or(0, |epoch| epoch.version);
-    let current = state.region.region_epoch.as_ref().map_or(0, |epoch| epoch.version);
+    let current = state
+        .region
+        .region_epoch
+        .as_ref()
+        .map_or(0, |epoch| epoch.version);
     if version != current {
         return Err(Box::new(epoch_not_match(store, &state, keys.into_iter())));
     }
@@ -82,13 +93,14 @@ fn split(
 }
 
 /// The keys as regions know them, sorted.
-fn split_keys(
-    store: &StoreContext,
-    request: &kvrpcpb::SplitRegionRequest,
-) -> Vec<EncodedKey> {
+fn split_keys(store: &StoreContext, request: &kvrpcpb::SplitRegionRequest) -> Vec<EncodedKey> {
     let is_bare = request.is_raw_kv && store.api_version() != ApiVersion::V2;
     let encode = |raw: &Vec<u8>| {
-        if is_bare { EncodedKey::from(raw.clone()) } else { key::encode(raw) }
+        if is_bare {
+            EncodedKey::from(raw.clone())
+        } else {
+            key::encode(raw)
+        }
     };
     #[allow(deprecated, reason = "older clients send it")]
     let one = &request.split_key;

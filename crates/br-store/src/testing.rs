@@ -24,8 +24,8 @@ use tonic::Request;
 use crate::{
     backup::tests::sums_of,
     cipher::Keystream,
-    coprocessor::coprocess,
     context::{StoreConfig, StoreContext},
+    coprocessor::coprocess,
     engine::memory::MemoryEngine,
     import::{ImportService, Importer},
     storage::Storage,
@@ -46,16 +46,33 @@ struct Inner {
 
 impl FakeTopology {
     pub(crate) fn new() -> FakeTopology {
-        let peer = |id, store_id| metapb::Peer { id, store_id, ..Default::default() };
+        let peer = |id, store_id| metapb::Peer {
+            id,
+            store_id,
+            ..Default::default()
+        };
         let region = metapb::Region {
             id: 2,
-            region_epoch: Some(metapb::RegionEpoch { conf_ver: 1, version: 1 }),
+            region_epoch: Some(metapb::RegionEpoch {
+                conf_ver: 1,
+                version: 1,
+            }),
             peers: vec![peer(3, 1), peer(4, 2)],
             ..Default::default()
         };
-        let regions = vec![RegionState { leader: region.peers[0].clone(), region }];
-        let inner = Inner { regions, next_id: 100, down: Vec::new(), ts: 1000 };
-        FakeTopology { inner: Mutex::new(inner) }
+        let regions = vec![RegionState {
+            leader: region.peers[0],
+            region,
+        }];
+        let inner = Inner {
+            regions,
+            next_id: 100,
+            down: Vec::new(),
+            ts: 1000,
+        };
+        FakeTopology {
+            inner: Mutex::new(inner),
+        }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -68,24 +85,44 @@ impl FakeTopology {
 
     pub(crate) fn move_leader(&self, id: RegionId, store: StoreId) {
         let mut inner = self.inner();
-        let state = inner.regions.iter_mut().find(|state| state.id() == id).unwrap();
-        let peer = state.region.peers.iter().find(|peer| peer.store_id == store.0).unwrap();
-        state.leader = peer.clone();
+        let state = inner
+            .regions
+            .iter_mut()
+            .find(|state| state.id() == id)
+            .unwrap();
+        let peer = state
+            .region
+            .peers
+            .iter()
+            .find(|peer| peer.store_id == store.0)
+            .unwrap();
+        state.leader = *peer;
     }
 }
 
 impl Topology for FakeTopology {
     fn region(&self, id: RegionId) -> Option<RegionState> {
-        self.inner().regions.iter().find(|state| state.id() == id).cloned()
+        self.inner()
+            .regions
+            .iter()
+            .find(|state| state.id() == id)
+            .cloned()
     }
 
     fn region_of(&self, key: &EncodedKey) -> Option<RegionState> {
-        self.inner().regions.iter().find(|state| state.range().contains(key)).cloned()
+        self.inner()
+            .regions
+            .iter()
+            .find(|state| state.range().contains(key))
+            .cloned()
     }
 
     fn regions_in(&self, range: &KeyRange<EncodedKey>, limit: usize) -> Vec<RegionState> {
         let inner = self.inner();
-        let inside = inner.regions.iter().filter(|state| state.range().overlaps(range));
+        let inside = inner
+            .regions
+            .iter()
+            .filter(|state| state.range().overlaps(range));
         inside.take(limit).cloned().collect()
     }
 
@@ -96,7 +133,11 @@ impl Topology for FakeTopology {
         keys: &[EncodedKey],
     ) -> Result<Vec<RegionState>, Box<errorpb::Error>> {
         let mut inner = self.inner();
-        let at = inner.regions.iter().position(|state| state.id() == id).unwrap();
+        let at = inner
+            .regions
+            .iter()
+            .position(|state| state.id() == id)
+            .unwrap();
         let old = inner.regions.remove(at);
         let mut epoch = old.region.region_epoch.unwrap();
         epoch.version += keys.len() as u64;
@@ -159,7 +200,11 @@ impl Fixture {
             rt: rt.clone(),
             config: Arc::new(StoreConfig::default()),
         };
-        Fixture { store, topology, dir }
+        Fixture {
+            store,
+            topology,
+            dir,
+        }
     }
 
     /// The context of a request to a region's leader.
@@ -185,8 +230,7 @@ pub(crate) fn simulate<T>(run: impl AsyncFnOnce(Rt) -> T) -> T {
 }
 
 /// Backups that the official tools made.
-pub(crate) const GOLDEN: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1");
+pub(crate) const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1");
 
 /// Checksum, pairs and bytes of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,7 +243,9 @@ pub(crate) struct Sums {
 /// A folder as a storage backend.
 pub(crate) fn local(path: &Path) -> StorageBackend {
     let path = path.to_str().unwrap().to_owned();
-    StorageBackend { backend: Some(Backend::Local(backup::Local { path })) }
+    StorageBackend {
+        backend: Some(Backend::Local(backup::Local { path })),
+    }
 }
 
 /// What the keys of a table begin with.
@@ -225,11 +271,19 @@ pub(crate) struct Golden {
 }
 
 impl Golden {
-    /// A backup with metadata of version 1.
+    /// A backup whose metadata lists its data files one level below.
     pub(crate) fn open(dir: &str) -> Golden {
-        let bytes = std::fs::read(format!("{dir}/backupmeta")).unwrap();
-        let meta = backup::BackupMeta::decode(&bytes[..]).unwrap();
-        Golden::new(dir.into(), meta.files, TimeStamp(meta.end_version), None)
+        let read = |name: &str| std::fs::read(format!("{dir}/{name}")).unwrap();
+        let meta = backup::BackupMeta::decode(&read("backupmeta")[..]).unwrap();
+        let lists = meta.file_index.unwrap().meta_files.into_iter();
+        let files = lists
+            .flat_map(|list| {
+                backup::MetaFile::decode(&read(&list.name)[..])
+                    .unwrap()
+                    .data_files
+            })
+            .collect();
+        Golden::new(dir.into(), files, TimeStamp(meta.end_version), None)
     }
 
     pub(crate) fn new(
@@ -240,7 +294,13 @@ impl Golden {
     ) -> Golden {
         assert!(!files.is_empty());
         let tables = sums_of(&files);
-        Golden { dir, files, backup_ts, cipher, tables }
+        Golden {
+            dir,
+            files,
+            backup_ts,
+            cipher,
+            tables,
+        }
     }
 
     pub(crate) fn sums(&self) -> BTreeMap<i64, Sums> {
@@ -255,9 +315,14 @@ impl Golden {
         let mut metas = Vec::new();
         for file in &self.files {
             // A file can begin before its table, at the end of the one before.
-            let Some(id) = first_table(&self.dir, file, self.cipher.as_ref()) else { continue };
+            let Some(id) = first_table(&self.dir, file, self.cipher.as_ref()) else {
+                continue;
+            };
             let (old, new) = (table_prefix(id), table_prefix(id + shift));
-            let range = Range { start: new.clone(), end: [&new[..], &[0xFF; 10]].concat() };
+            let range = Range {
+                start: new.clone(),
+                end: [&new[..], &[0xFF; 10]].concat(),
+            };
             let mut sst = SstMeta {
                 uuid: fixture.store.rt.uuid().as_bytes().to_vec(),
                 range: Some(range),
@@ -282,19 +347,45 @@ impl Golden {
                 request_type: DownloadRequestType::Keyspace.into(),
                 ..Default::default()
             };
-            let answer = service.download(Request::new(request.clone())).await.unwrap().into_inner();
-            assert_eq!((answer.error.as_ref(), answer.is_empty), (None, false), "{}", file.name);
-            let again = service.download(Request::new(request)).await.unwrap().into_inner();
+            let answer = service
+                .download(Request::new(request.clone()))
+                .await
+                .unwrap()
+                .into_inner();
+            assert_eq!(
+                (answer.error.as_ref(), answer.is_empty),
+                (None, false),
+                "{}",
+                file.name
+            );
+            let again = service
+                .download(Request::new(request))
+                .await
+                .unwrap()
+                .into_inner();
             assert_eq!(again, answer);
             let cut = |key: Vec<u8>| key[..key.len() - 8].to_vec();
             let range = answer.range.unwrap();
-            sst.range = Some(Range { start: cut(range.start), end: cut(range.end) });
+            sst.range = Some(Range {
+                start: cut(range.start),
+                end: cut(range.end),
+            });
             metas.push(sst);
         }
-        let request = MultiIngestRequest { context: Some(context), ssts: metas };
-        let answer = service.multi_ingest(Request::new(request.clone())).await.unwrap();
+        let request = MultiIngestRequest {
+            context: Some(context),
+            ssts: metas,
+        };
+        let answer = service
+            .multi_ingest(Request::new(request.clone()))
+            .await
+            .unwrap();
         assert_eq!(answer.into_inner().error, None);
-        let again = service.multi_ingest(Request::new(request)).await.unwrap().into_inner();
+        let again = service
+            .multi_ingest(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
         assert!(again.error.unwrap().stale_command.is_some());
     }
 
@@ -313,20 +404,33 @@ impl Golden {
             tp: 105,
             start_ts: ts.0,
             data: wanted.encode_to_vec(),
-            ranges: vec![coprocessor::KeyRange { start: new, end: table_prefix(id + shift + 1) }],
+            ranges: vec![coprocessor::KeyRange {
+                start: new,
+                end: table_prefix(id + shift + 1),
+            }],
             ..Default::default()
         };
         let answer = coprocess(&fixture.store, request).await.unwrap();
         assert_eq!((answer.region_error, &answer.other_error[..]), (None, ""));
         let sums = tipb::ChecksumResponse::decode(&answer.data[..]).unwrap();
-        Sums { crc64xor: sums.checksum(), kvs: sums.total_kvs(), bytes: sums.total_bytes() }
+        Sums {
+            crc64xor: sums.checksum(),
+            kvs: sums.total_kvs(),
+            bytes: sums.total_bytes(),
+        }
     }
 }
 
 /// The table of a file's first key.
-fn first_table(dir: &Path, file: &backup::File, cipher: Option<&backup::CipherInfo>) -> Option<i64> {
+fn first_table(
+    dir: &Path,
+    file: &backup::File,
+    cipher: Option<&backup::CipherInfo>,
+) -> Option<i64> {
     let mut bytes = std::fs::read(dir.join(&file.name)).unwrap();
-    Keystream::new(cipher, &file.cipher_iv).unwrap().apply(&mut bytes);
+    Keystream::new(cipher, &file.cipher_iv)
+        .unwrap()
+        .apply(&mut bytes);
     let table = br_sst::Table::open(bytes::Bytes::from(bytes)).unwrap();
     let mut entries = table.iter();
     entries.seek(b"").unwrap();

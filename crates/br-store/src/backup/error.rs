@@ -43,17 +43,27 @@ impl PieceError {
                 Some(error) => Some(Detail::RegionError(error)),
                 None => {
                     let key_error: kvrpcpb::KeyError = error.key_error();
-                    key_error.locked.is_some().then_some(Detail::KvError(key_error))
+                    key_error
+                        .locked
+                        .is_some()
+                        .then_some(Detail::KvError(key_error))
                 }
             },
             _ => None,
         };
-        let msg = if detail.is_some() { String::new() } else { self.to_string() };
+        let msg = if detail.is_some() {
+            String::new()
+        } else {
+            self.to_string()
+        };
         backup::Error { msg, detail }
     }
 }
 
 /// An error that has only a text.
 pub(super) fn message(msg: impl ToString) -> backup::Error {
-    backup::Error { msg: msg.to_string(), detail: None }
+    backup::Error {
+        msg: msg.to_string(),
+        detail: None,
+    }
 }

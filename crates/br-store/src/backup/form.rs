@@ -39,7 +39,11 @@ impl Form {
     /// The form of a request; `None` if the conversion does not exist.
     pub(super) fn new(is_raw: bool, store: ApiVersion, backup: ApiVersion) -> Option<Form> {
         let known = !is_raw || store == backup || backup == ApiVersion::V2;
-        known.then_some(Form { is_raw, store, backup })
+        known.then_some(Form {
+            is_raw,
+            store,
+            backup,
+        })
     }
 
     pub(super) fn is_raw(self) -> bool {
@@ -132,7 +136,10 @@ impl Form {
         room.key = api_version::v2_engine_key_of_v1(stored_key);
         room.value = value.encode(self.backup);
         room.user_key.clear();
-        let mut input = room.key.get(..room.key.len().saturating_sub(TS_LEN)).unwrap_or_default();
+        let mut input = room
+            .key
+            .get(..room.key.len().saturating_sub(TS_LEN))
+            .unwrap_or_default();
         br_codec::bytes::decode_into(&mut room.user_key, &mut input)?;
         Ok(Some(RawEntry {
             key: &room.key,
@@ -165,7 +172,11 @@ mod tests {
             (V2, V1, false),
             (V2, V1Ttl, false),
         ] {
-            assert_eq!(Form::new(true, store, backup).is_some(), exists, "{store:?} {backup:?}");
+            assert_eq!(
+                Form::new(true, store, backup).is_some(),
+                exists,
+                "{store:?} {backup:?}"
+            );
         }
         assert!(Form::new(false, V2, V1).is_some());
     }
@@ -177,19 +188,30 @@ mod tests {
         assert!(v2.allows(&range("ra", "rz")));
         assert!(!v2.allows(&range("", "")));
         assert!(!v2.allows(&range("a", "z")));
-        assert!(Form::new(true, ApiVersion::V1, ApiVersion::V2).unwrap().allows(&range("", "")));
+        assert!(
+            Form::new(true, ApiVersion::V1, ApiVersion::V2)
+                .unwrap()
+                .allows(&range("", ""))
+        );
     }
 
     #[test]
     fn entries_of_v1ttl_become_entries_of_v2() {
         let form = Form::new(true, ApiVersion::V1Ttl, ApiVersion::V2).unwrap();
-        let stored = RawValue { user_value: b"v", expires_at_seconds: Some(9), is_deleted: false }
-            .encode(ApiVersion::V1Ttl);
+        let stored = RawValue {
+            user_value: b"v",
+            expires_at_seconds: Some(9),
+            is_deleted: false,
+        }
+        .encode(ApiVersion::V1Ttl);
         let mut room = RawRoom::default();
         let entry = form.convert(b"k", &stored, 5, &mut room).unwrap().unwrap();
         assert_eq!(entry.key, api_version::v2_engine_key_of_v1(b"k"));
         assert_eq!(entry.value, b"v\0\0\0\0\0\0\0\x09\x01");
-        assert_eq!((entry.user_key, entry.user_value), (&b"r\0\0\0k"[..], &b"v"[..]));
+        assert_eq!(
+            (entry.user_key, entry.user_value),
+            (&b"r\0\0\0k"[..], &b"v"[..])
+        );
         assert_eq!(form.convert(b"k", &stored, 9, &mut room), Ok(None));
     }
 }

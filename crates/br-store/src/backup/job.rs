@@ -10,12 +10,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{
-    error::{PieceError, message},
+    error::PieceError,
     name,
     pieces::{Piece, Pieces},
     plan::{Plan, Refusal},
-    scratch_dir,
     scan::{self, ScanOptions, Scanned},
+    scratch_dir,
     upload::{Target, upload},
     writer::{FinishedFile, WriterOptions},
 };
@@ -58,7 +58,14 @@ pub(super) async fn serve(store: StoreContext, request: backup::BackupRequest, a
             Ok(job) => Arc::new(job).run().await,
             Err(Refusal::Status(status)) => send(&answers, Err(status)).await,
             Err(Refusal::Error(error)) => {
-                send(&answers, Ok(BackupResponse { error: Some(error), ..Default::default() })).await;
+                send(
+                    &answers,
+                    Ok(BackupResponse {
+                        error: Some(*error),
+                        ..Default::default()
+                    }),
+                )
+                .await;
             }
         }
     };
@@ -86,7 +93,7 @@ impl Job {
         let plan = Plan::new(request, store.api_version())?;
         let storage = ExternalStorage::open(&store.rt, &plan.backend)
             .await
-            .map_err(|error| Refusal::Error(message(error)))?;
+            .map_err(Refusal::message)?;
         let dir = scratch_dir(&**store.engine());
         let scan = ScanOptions {
             form: plan.form,
@@ -147,7 +154,14 @@ impl Job {
                 Err(error) => {
                     tracing::warn!(region = %piece.state.id(), %error, "cannot back up a region");
                     let error = Some(error.to_proto());
-                    send(&self.answers, Ok(BackupResponse { error, ..Default::default() })).await;
+                    send(
+                        &self.answers,
+                        Ok(BackupResponse {
+                            error,
+                            ..Default::default()
+                        }),
+                    )
+                    .await;
                 }
             }
         }
@@ -161,12 +175,19 @@ impl Job {
         let view = self.view(piece)?;
         let mut from = piece.range.start.clone();
         loop {
-            let (job, view, range) = (self.clone(), view.clone(), KeyRange {
-                start: from.clone(),
-                end: piece.range.end.clone(),
-            });
-            let Scanned { files, next } =
-                self.store.rt.blocking(move || view.scan(&job, &range)).await?;
+            let (job, view, range) = (
+                self.clone(),
+                view.clone(),
+                KeyRange {
+                    start: from.clone(),
+                    end: piece.range.end.clone(),
+                },
+            );
+            let Scanned { files, next } = self
+                .store
+                .rt
+                .blocking(move || view.scan(&job, &range))
+                .await?;
             let end = next.as_ref().unwrap_or(&piece.range.end);
             let range = scan::answer_range(self.scan.form, &from, end)?;
             let is_whole_raw = self.scan.form.is_raw() && from.is_empty();
@@ -177,7 +198,10 @@ impl Job {
                 (!is_whole_raw).then_some(&range.start),
                 self.store.rt.wall(),
             );
-            queue.send(Pair { files, range, stem }).await.map_err(|_| PieceError::Cancelled)?;
+            queue
+                .send(Pair { files, range, stem })
+                .await
+                .map_err(|_| PieceError::Cancelled)?;
             match next {
                 Some(next) => from = next,
                 None => return Ok(()),
@@ -191,12 +215,18 @@ impl Job {
             View::Raw(Arc::from(self.store.engine().snapshot()))
         } else {
             View::Transactional(Arc::new(
-                self.store.storage.read_range(&piece.range, self.read.clone())?,
+                self.store
+                    .storage
+                    .read_range(&piece.range, self.read.clone())?,
             ))
         };
         let region = |error| PieceError::Region(Box::new(error));
         let id = piece.state.id();
-        let now = self.store.topology.region(id).ok_or_else(|| region(region_not_found(id)))?;
+        let now = self
+            .store
+            .topology
+            .region(id)
+            .ok_or_else(|| region(region_not_found(id)))?;
         if now.region.region_epoch != piece.state.region.region_epoch {
             let key = std::iter::once(piece.range.start.clone());
             return Err(region(epoch_not_match(&self.store, &now, key)));
@@ -233,8 +263,16 @@ impl Job {
         stem: &str,
     ) -> Result<Vec<backup::File>, PieceError> {
         let range = self.scan.form.file_range(range);
-        let end_ts = if self.scan.form.is_raw() { TimeStamp::ZERO } else { self.read.ts };
-        let start_ts = if self.scan.form.is_raw() { TimeStamp::ZERO } else { self.scan.start_ts };
+        let end_ts = if self.scan.form.is_raw() {
+            TimeStamp::ZERO
+        } else {
+            self.read.ts
+        };
+        let start_ts = if self.scan.form.is_raw() {
+            TimeStamp::ZERO
+        } else {
+            self.scan.start_ts
+        };
         let mut saved = Vec::with_capacity(files.len());
         for finished in files {
             let file = upload(&self.store.rt, &self.target, stem, finished).await?;

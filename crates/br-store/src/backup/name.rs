@@ -21,7 +21,10 @@ pub(super) fn stem(
         NameLayout::SubDirectories => '/',
         NameLayout::Flat => '_',
     };
-    let version = region.region_epoch.as_ref().map_or(0, |epoch| epoch.version);
+    let version = region
+        .region_epoch
+        .as_ref()
+        .map_or(0, |epoch| epoch.version);
     let mut stem = format!("{store}{separator}{}_{version}", region.id);
     if let Some(start) = start {
         let hash = hex::encode(Sha256::digest(start.as_bytes()));
@@ -45,14 +48,23 @@ mod tests {
     fn names_are_those_of_the_official_store() {
         let region = Region {
             id: 12,
-            region_epoch: Some(RegionEpoch { conf_ver: 1, version: 34 }),
+            region_epoch: Some(RegionEpoch {
+                conf_ver: 1,
+                version: 34,
+            }),
             ..Default::default()
         };
         let store = StoreId(5);
         let key = RawKey::from(&b"abc"[..]);
         let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(
-            stem(NameLayout::SubDirectories, store, &region, Some(&key), UnixMillis(7)),
+            stem(
+                NameLayout::SubDirectories,
+                store,
+                &region,
+                Some(&key),
+                UnixMillis(7)
+            ),
             format!("5/12_34_{hash}_7")
         );
         assert_eq!(

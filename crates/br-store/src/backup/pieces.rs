@@ -43,7 +43,15 @@ impl Pieces {
         mut ranges: Vec<KeyRange<EncodedKey>>,
     ) -> Pieces {
         ranges.reverse();
-        Pieces { topology, store, any_replica, inner: Mutex::new(Inner { ranges, cut: Vec::new() }) }
+        Pieces {
+            topology,
+            store,
+            any_replica,
+            inner: Mutex::new(Inner {
+                ranges,
+                cut: Vec::new(),
+            }),
+        }
     }
 
     /// The next piece; `None` when there is none left.
@@ -65,7 +73,10 @@ impl Pieces {
         }
         let regions = self.topology.regions_in(range, REGIONS_AT_ONCE);
         let full = regions.len() >= REGIONS_AT_ONCE;
-        let cut_until = regions.last().map(|state| state.range().end).unwrap_or_default();
+        let cut_until = regions
+            .last()
+            .map(|state| state.range().end)
+            .unwrap_or_default();
         for state in regions {
             if self.is_ours(&state)
                 && let Some(part) = state.range().intersect(range)
@@ -74,14 +85,23 @@ impl Pieces {
             }
         }
         inner.cut.reverse();
-        let rest = KeyRange { start: cut_until, end: range.end.clone() };
+        let rest = KeyRange {
+            start: cut_until,
+            end: range.end.clone(),
+        };
         if full && !rest.start.is_empty() && !rest.is_empty() {
             inner.ranges.push(rest);
         }
     }
 
     fn is_ours(&self, state: &RegionState) -> bool {
-        let has_peer = || state.region.peers.iter().any(|peer| peer.store_id == self.store.0);
+        let has_peer = || {
+            state
+                .region
+                .peers
+                .iter()
+                .any(|peer| peer.store_id == self.store.0)
+        };
         state.leader_store() == self.store || (self.any_replica && has_peer())
     }
 }

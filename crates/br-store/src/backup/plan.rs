@@ -39,7 +39,14 @@ pub(super) enum Refusal {
     /// The call fails.
     Status(Status),
     /// One answer that has only an error, then the end.
-    Error(backup::Error),
+    Error(Box<backup::Error>),
+}
+
+impl Refusal {
+    /// An answer that has only a text.
+    pub(super) fn message(text: impl ToString) -> Refusal {
+        Refusal::Error(Box::new(message(text)))
+    }
 }
 
 impl Plan {
@@ -51,8 +58,9 @@ impl Plan {
         request: backup::BackupRequest,
         store_version: ApiVersion,
     ) -> Result<Plan, Refusal> {
-        let raw_cf = Cf::from_name(&request.cf)
-            .ok_or_else(|| Refusal::Status(Status::unknown(format!("Invalid cf {}", request.cf))))?;
+        let raw_cf = Cf::from_name(&request.cf).ok_or_else(|| {
+            Refusal::Status(Status::unknown(format!("Invalid cf {}", request.cf)))
+        })?;
         if request.mode() != backup::BackupMode::Scan {
             let text = "only backups by scan are supported".to_owned();
             return Err(Refusal::Status(Status::unimplemented(text)));
@@ -63,15 +71,18 @@ impl Plan {
         let raw_ranges = ranges(&request);
         let Some(form) = form.filter(|form| raw_ranges.iter().all(|range| form.allows(range)))
         else {
-            return Err(Refusal::Error(message(format!(
+            return Err(Refusal::message(format!(
                 "invalid backup version, cur: {store_version:?}, dst: {:?}",
                 request.dst_api_version()
-            ))));
+            )));
         };
-        let backend = request.storage_backend.as_ref().ok_or(br_storage::BackendError::Missing);
+        let backend = request
+            .storage_backend
+            .as_ref()
+            .ok_or(br_storage::BackendError::Missing);
         let backend = backend
             .and_then(Backend::from_proto)
-            .map_err(|error| Refusal::Error(message(error)))?;
+            .map_err(Refusal::message)?;
         let plain = [EncryptionMethod::Unknown, EncryptionMethod::Plaintext];
         // Always snapshot isolation, whatever the context says. Locks of committed transactions are
         // not read through, for a backup has to hold their records.
@@ -82,11 +93,16 @@ impl Plan {
         Ok(Plan {
             form,
             raw_cf,
-            ranges: raw_ranges.iter().map(|range| form.encode_range(range)).collect(),
+            ranges: raw_ranges
+                .iter()
+                .map(|range| form.encode_range(range))
+                .collect(),
             start_ts: TimeStamp(request.start_version),
             read: ReadContext::new(TimeStamp(request.end_version), Some(&read)),
             sst,
-            cipher: request.cipher_info.filter(|info| !plain.contains(&info.cipher_type())),
+            cipher: request
+                .cipher_info
+                .filter(|info| !plain.contains(&info.cipher_type())),
             bytes_per_s: request.rate_limit,
             backend,
             any_replica: request.replica_read,
@@ -97,10 +113,14 @@ impl Plan {
 /// The wanted ranges: the sub ranges if there are any, else the one range.
 fn ranges(request: &backup::BackupRequest) -> Vec<KeyRange<RawKey>> {
     if request.sub_ranges.is_empty() {
-        return vec![KeyRange::new(request.start_key.as_slice(), request.end_key.as_slice())];
+        return vec![KeyRange::new(
+            request.start_key.as_slice(),
+            request.end_key.as_slice(),
+        )];
     }
-    let range =
-        |range: &br_proto::kvrpcpb::KeyRange| KeyRange::new(&range.start_key[..], &range.end_key[..]);
+    let range = |range: &br_proto::kvrpcpb::KeyRange| {
+        KeyRange::new(&range.start_key[..], &range.end_key[..])
+    };
     request.sub_ranges.iter().map(range).collect()
 }
 
@@ -111,5 +131,8 @@ fn sst_options(request: &backup::BackupRequest) -> SstOptions {
         backup::CompressionType::Snappy => SstCompression::Snappy,
         backup::CompressionType::Zstd => SstCompression::Zstd,
     };
-    SstOptions { compression, level: request.compression_level }
+    SstOptions {
+        compression,
+        level: request.compression_level,
+    }
 }

@@ -53,7 +53,11 @@ impl Checks<'_> {
             return Ok(());
         }
         self.count = 0;
-        if self.cancel.is_cancelled() { Err(PieceError::Cancelled) } else { Ok(()) }
+        if self.cancel.is_cancelled() {
+            Err(PieceError::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -66,13 +70,19 @@ pub(super) fn transactional(
     from: &EncodedKey,
 ) -> Result<Scanned, PieceError> {
     let mut writer = PieceWriter::new(rt, engine, &options.writer);
-    let mut checks = Checks { cancel: &options.cancel, count: 0 };
+    let mut checks = Checks {
+        cancel: &options.cancel,
+        count: 0,
+    };
     let mut entries = view.entries_from(&key::data_key(from.as_bytes()), options.start_ts)?;
     let mut user_key = Vec::new();
     while let Some(entry) = entries.next()? {
         if writer.bytes() >= options.file_bytes_max {
             let next = Some(EncodedKey::from(entry.encoded_key));
-            return Ok(Scanned { files: writer.finish()?, next });
+            return Ok(Scanned {
+                files: writer.finish()?,
+                next,
+            });
         }
         user_key.clear();
         let mut input = entry.encoded_key;
@@ -87,7 +97,10 @@ pub(super) fn transactional(
         }
         checks.entry()?;
     }
-    Ok(Scanned { files: writer.finish()?, next: None })
+    Ok(Scanned {
+        files: writer.finish()?,
+        next: None,
+    })
 }
 
 /// Scans raw entries of `range` in a snapshot: the newest of each key, if it is there and has not
@@ -101,7 +114,10 @@ pub(super) fn raw(
 ) -> Result<Scanned, PieceError> {
     let form = options.form;
     let mut writer = PieceWriter::new(rt, engine, &options.writer);
-    let mut checks = Checks { cancel: &options.cancel, count: 0 };
+    let mut checks = Checks {
+        cancel: &options.cancel,
+        count: 0,
+    };
     let now_seconds = rt.wall().0 / 1000;
     let mut cursor = snapshot.iter(options.raw_cf, key::data_range(range));
     let mut room = RawRoom::default();
@@ -126,7 +142,10 @@ pub(super) fn raw(
             if let Some(entry) = form.convert(stored_key, cursor.value(), now_seconds, &mut room)? {
                 if writer.bytes() >= options.file_bytes_max {
                     let next = Some(EncodedKey::from(identity));
-                    return Ok(Scanned { files: writer.finish()?, next });
+                    return Ok(Scanned {
+                        files: writer.finish()?,
+                        next,
+                    });
                 }
                 data_key.truncate(1);
                 data_key.extend_from_slice(entry.key);
@@ -137,7 +156,10 @@ pub(super) fn raw(
         checks.entry()?;
         found = cursor.next()?;
     }
-    Ok(Scanned { files: writer.finish()?, next: None })
+    Ok(Scanned {
+        files: writer.finish()?,
+        next: None,
+    })
 }
 
 /// The range that the answer for one pair of files names.
@@ -146,5 +168,8 @@ pub(super) fn answer_range(
     start: &EncodedKey,
     end: &EncodedKey,
 ) -> Result<KeyRange<RawKey>, PieceError> {
-    Ok(KeyRange { start: form.decode_bound(start)?, end: form.decode_bound(end)? })
+    Ok(KeyRange {
+        start: form.decode_bound(start)?,
+        end: form.decode_bound(end)?,
+    })
 }

@@ -70,10 +70,14 @@ fn files(answers: Vec<BackupResponse>) -> Vec<File> {
 #[test]
 fn golden_data_survives_restore_backup_and_restore() {
     simulate(async |rt| {
-        let golden = Golden::open(&format!("{GOLDEN}/full-metav1"));
+        let golden = Golden::open(&format!("{GOLDEN}/full"));
         let mut fixture = Fixture::new(&rt, ApiVersion::V1);
         golden.restore(&fixture, 0).await;
-        fixture.store.config = StoreConfig { backup_sst_bytes_max: 50_000, ..Default::default() }.into();
+        fixture.store.config = StoreConfig {
+            backup_sst_bytes_max: 50_000,
+            ..Default::default()
+        }
+        .into();
         let split: Vec<EncodedKey> = golden
             .tables
             .keys()
@@ -83,7 +87,10 @@ fn golden_data_survives_restore_backup_and_restore() {
 
         let target = fixture.dir.path().join("again");
         std::fs::create_dir(&target).unwrap();
-        let cipher = CipherInfo { cipher_type: 4, cipher_key: vec![7; 32] };
+        let cipher = CipherInfo {
+            cipher_type: 4,
+            cipher_key: vec![7; 32],
+        };
         let request = BackupRequest {
             cipher_info: Some(cipher.clone()),
             ..request(&local(&target), golden.backup_ts)
@@ -97,7 +104,11 @@ fn golden_data_survives_restore_backup_and_restore() {
         let other = Fixture::new(&rt, ApiVersion::V1);
         again.restore(&other, 1000).await;
         for (id, sums) in golden.sums() {
-            assert_eq!(Golden::checksum(&other, id, 1000, golden.backup_ts).await, sums, "{id}");
+            assert_eq!(
+                Golden::checksum(&other, id, 1000, golden.backup_ts).await,
+                sums,
+                "{id}"
+            );
         }
     });
 }
@@ -108,11 +119,17 @@ fn other_stores_regions_are_skipped_and_empty_ones_answered() {
         let fixture = Fixture::new(&rt, ApiVersion::V1);
         let key = br_codec::key::encode(b"m");
         fixture.topology.split(RegionId(2), 1, &[key]).unwrap();
-        fixture.topology.move_leader(RegionId(2), br_types::StoreId(2));
+        fixture
+            .topology
+            .move_leader(RegionId(2), br_types::StoreId(2));
         let target = local(fixture.dir.path());
         let answers = backup(&fixture.store, request(&target, TimeStamp(5000))).await;
         assert_eq!(covered(&answers), [(vec![], b"m".to_vec())]);
-        assert!(answers.iter().all(|answer| answer.files.is_empty() && answer.error.is_none()));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.files.is_empty() && answer.error.is_none())
+        );
     });
 }
 
@@ -121,7 +138,10 @@ fn a_lock_is_answered_without_a_range() {
     simulate(async |rt| {
         let fixture = Fixture::new(&rt, ApiVersion::V1);
         let prewrite = kvrpcpb::PrewriteRequest {
-            mutations: vec![kvrpcpb::Mutation { key: b"k".to_vec(), ..Default::default() }],
+            mutations: vec![kvrpcpb::Mutation {
+                key: b"k".to_vec(),
+                ..Default::default()
+            }],
             primary_lock: b"k".to_vec(),
             start_version: 50,
             lock_ttl: 3000,
@@ -130,16 +150,29 @@ fn a_lock_is_answered_without_a_range() {
         fixture.store.storage.prewrite(prewrite).await;
         let target = local(fixture.dir.path());
         let answers = backup(&fixture.store, request(&target, TimeStamp(100))).await;
-        let [answer] = &answers[..] else { panic!("{answers:?}") };
+        let [answer] = &answers[..] else {
+            panic!("{answers:?}")
+        };
         let error = answer.error.clone().unwrap();
-        let Some(Detail::KvError(error)) = error.detail else { panic!("{error:?}") };
+        let Some(Detail::KvError(error)) = error.detail else {
+            panic!("{error:?}")
+        };
         assert_eq!(error.locked.unwrap().lock_version, 50);
-        assert_eq!((&answer.start_key[..], &answer.end_key[..]), (&b""[..], &b""[..]));
+        assert_eq!(
+            (&answer.start_key[..], &answer.end_key[..]),
+            (&b""[..], &b""[..])
+        );
         // Below the lock, and for one who knows that the transaction is not committed below.
         let answers = backup(&fixture.store, request(&target, TimeStamp(49))).await;
         assert_eq!(covered(&answers).len(), 1);
-        let context = kvrpcpb::Context { resolved_locks: vec![50], ..Default::default() };
-        let known = BackupRequest { context: Some(context), ..request(&target, TimeStamp(100)) };
+        let context = kvrpcpb::Context {
+            resolved_locks: vec![50],
+            ..Default::default()
+        };
+        let known = BackupRequest {
+            context: Some(context),
+            ..request(&target, TimeStamp(100))
+        };
         let answers = backup(&fixture.store, known).await;
         assert_eq!((answers.len(), &answers[0].error), (1, &None));
     });
@@ -159,13 +192,22 @@ fn requests_that_cannot_be_served_are_answered_with_a_text() {
         let msg = text(request(&missing, TimeStamp(1))).await.to_lowercase();
         assert!(msg.contains("io") && msg.contains("notfound"), "{msg}");
         let target = local(fixture.dir.path());
-        let version =
-            BackupRequest { is_raw_kv: true, dst_api_version: 1, ..request(&target, TimeStamp(0)) };
+        let version = BackupRequest {
+            is_raw_kv: true,
+            dst_api_version: 1,
+            ..request(&target, TimeStamp(0))
+        };
         assert!(text(version).await.contains("invalid backup version"));
         let (answers, mut stream) = mpsc::channel(10);
-        let unknown = BackupRequest { cf: "raft".into(), ..request(&target, TimeStamp(1)) };
+        let unknown = BackupRequest {
+            cf: "raft".into(),
+            ..request(&target, TimeStamp(1))
+        };
         serve(fixture.store.clone(), unknown, answers).await;
-        assert_eq!(stream.recv().await.unwrap().unwrap_err().code(), tonic::Code::Unknown);
+        assert_eq!(
+            stream.recv().await.unwrap().unwrap_err().code(),
+            tonic::Code::Unknown
+        );
     });
 }
 
@@ -186,8 +228,11 @@ fn raw_data_goes_out_as_it_is_or_in_the_form_of_v2() {
             let fixture = Fixture::new(&rt, api_version);
             let prefix = &start[..start.len() - 1];
             for (key, ttl) in [(&b"b"[..], 0), (b"c", 100), (b"d", 5)] {
-                let answer =
-                    fixture.store.storage.raw_put(put(&[prefix, key].concat(), ttl)).await;
+                let answer = fixture
+                    .store
+                    .storage
+                    .raw_put(put(&[prefix, key].concat(), ttl))
+                    .await;
                 assert_eq!(answer.error, "");
             }
             rt.sleep(std::time::Duration::from_secs(10)).await;
@@ -203,11 +248,17 @@ fn raw_data_goes_out_as_it_is_or_in_the_form_of_v2() {
             assert_eq!(answers[0].start_key, start);
             assert_eq!(answers[0].api_version, wanted as i32);
             let files = files(answers);
-            let [file] = &files[..] else { panic!("{files:?}") };
+            let [file] = &files[..] else {
+                panic!("{files:?}")
+            };
             // The third key has expired. Of V2 the prefix of keys counts, flags and expiry never do.
             let key_len = if wanted == ApiVersion::V2 { 5 } else { 1 };
             assert_eq!((file.total_kvs, file.total_bytes), (2, 2 * (key_len + 5)));
-            let start_in_file = if wanted == ApiVersion::V2 { &b"r\0\0\0a"[..] } else { b"a" };
+            let start_in_file = if wanted == ApiVersion::V2 {
+                &b"r\0\0\0a"[..]
+            } else {
+                b"a"
+            };
             assert_eq!((&file.start_key[..], file.end_version), (start_in_file, 0));
         });
     }
@@ -217,7 +268,9 @@ fn raw_data_goes_out_as_it_is_or_in_the_form_of_v2() {
 pub(crate) fn sums_of(files: &[File]) -> BTreeMap<i64, Sums> {
     let mut all: BTreeMap<i64, Sums> = BTreeMap::new();
     for file in files.iter().filter(|file| file.total_kvs > 0) {
-        let sums = all.entry(crate::testing::table_of(&file.start_key).unwrap()).or_default();
+        let sums = all
+            .entry(crate::testing::table_of(&file.start_key).unwrap())
+            .or_default();
         sums.crc64xor ^= file.crc64xor;
         sums.kvs += file.total_kvs;
         sums.bytes += file.total_bytes;

@@ -79,14 +79,21 @@ struct Source {
 
 impl Source {
     fn open(path: &Path, keystream: Keystream) -> io::Result<Source> {
-        Ok(Source { file: File::open(path)?, keystream, hash: Sha256::new(), buffer: Vec::new() })
+        Ok(Source {
+            file: File::open(path)?,
+            keystream,
+            hash: Sha256::new(),
+            buffer: Vec::new(),
+        })
     }
 
     /// The next bytes; none at the end.
     fn next(&mut self) -> io::Result<Vec<u8>> {
         let mut chunk = std::mem::take(&mut self.buffer);
         chunk.clear();
-        (&self.file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+        (&self.file)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk)?;
         self.keystream.apply(&mut chunk);
         self.hash.update(&chunk);
         Ok(chunk)

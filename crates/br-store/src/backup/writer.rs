@@ -64,7 +64,12 @@ struct OpenFile {
 
 impl<'a> PieceWriter<'a> {
     pub(super) fn new(rt: &'a Rt, engine: &'a dyn Engine, options: &'a WriterOptions) -> Self {
-        PieceWriter { rt, engine, options, files: Vec::with_capacity(2) }
+        PieceWriter {
+            rt,
+            engine,
+            options,
+            files: Vec::with_capacity(2),
+        }
     }
 
     /// Adds an entry to the file of a column family. `counted` is what checksums count of it, or
@@ -80,7 +85,9 @@ impl<'a> PieceWriter<'a> {
             Some(at) => at,
             None => self.open(cf)?,
         };
-        let Some(open) = self.files.get_mut(at) else { return Ok(()) };
+        let Some(open) = self.files.get_mut(at) else {
+            return Ok(());
+        };
         open.sst.put(data_key, value)?;
         if let Some((user_key, user_value)) = counted {
             open.totals.count(user_key, user_value);
@@ -91,7 +98,12 @@ impl<'a> PieceWriter<'a> {
     fn open(&mut self, cf: Cf) -> Result<usize, EngineError> {
         let file = ScratchFile::new(self.rt, &self.options.dir, "sst");
         let sst = self.engine.sst_writer(file.path(), self.options.sst)?;
-        self.files.push(OpenFile { cf, file, sst, totals: Totals::default() });
+        self.files.push(OpenFile {
+            cf,
+            file,
+            sst,
+            totals: Totals::default(),
+        });
         Ok(self.files.len() - 1)
     }
 
@@ -105,7 +117,11 @@ impl<'a> PieceWriter<'a> {
         self.files.sort_by_key(|open| open.cf);
         let finish = |open: OpenFile| {
             open.sst.finish()?;
-            Ok(FinishedFile { cf: open.cf, file: open.file, totals: open.totals })
+            Ok(FinishedFile {
+                cf: open.cf,
+                file: open.file,
+                totals: open.totals,
+            })
         };
         self.files.into_iter().map(finish).collect()
     }

@@ -10,8 +10,8 @@ use br_types::Cf;
 use super::{
     Importer,
     error::ImportError,
-    file_cache::{CacheKey, FetchedFile},
     fetch::fetch,
+    file_cache::{CacheKey, FetchedFile},
     rewrite::{Clip, Rewrite},
     sst_file::SstFile,
     staged::{StagedFile, cf_of},
@@ -34,14 +34,23 @@ impl Importer {
             ));
         }
         self.check_disk(&meta)?;
-        self.staged.get(&meta, |path| self.make(request, &meta, path)).await
+        self.staged
+            .get(&meta, |path| self.make(request, &meta, path))
+            .await
     }
 
     fn check_disk(&self, meta: &SstMeta) -> Result<(), ImportError> {
         let (_, free) = self.engine.disk_space();
         // The file as fetched and as rewritten, perhaps with weaker compression.
-        let needed = meta.length.saturating_mul(3).saturating_add(DISK_RESERVE_BYTES);
-        if free < needed { Err(ImportError::DiskFull) } else { Ok(()) }
+        let needed = meta
+            .length
+            .saturating_mul(3)
+            .saturating_add(DISK_RESERVE_BYTES);
+        if free < needed {
+            Err(ImportError::DiskFull)
+        } else {
+            Ok(())
+        }
     }
 
     async fn make(
@@ -52,8 +61,10 @@ impl Importer {
     ) -> Result<StagedFile, ImportError> {
         let cf = cf_of(meta)?;
         let rewrite = Rewrite::new(request.rewrite_rule.as_ref(), request.request_type());
-        let rewritten =
-            |source| ImportError::Rewrite { name: request.name.clone(), source };
+        let rewritten = |source| ImportError::Rewrite {
+            name: request.name.clone(),
+            source,
+        };
         let clip = rewrite.clip(meta).map_err(rewritten)?;
         let key = CacheKey {
             cache_id: request.storage_cache_id.clone(),
@@ -85,6 +96,8 @@ impl Importer {
     }
 
     async fn fetch(&self, request: &DownloadRequest) -> Result<FetchedFile, ImportError> {
+        // Never closed, so there is always a permit to wait for.
+        let _permit = self.fetches.acquire().await;
         fetch(&self.rt, &self.cache_dir, &self.limits, request).await
     }
 }
@@ -113,7 +126,10 @@ impl Work {
             && let Some(range) = self.whole(&sst)?
         {
             self.keep()?;
-            return Ok(Done { file: self.staged(Some(range)), is_whole: true });
+            return Ok(Done {
+                file: self.staged(Some(range)),
+                is_whole: true,
+            });
         }
         self.rewrite_into(&sst)
     }
@@ -121,7 +137,9 @@ impl Work {
     /// The keys of the file if all of them are wanted; verifies it then.
     fn whole(&self, sst: &SstFile) -> Result<Option<Range>, ImportError> {
         let mut entries = sst.entries_from(&[])?;
-        let Some((first, _)) = entries.next()? else { return Ok(None) };
+        let Some((first, _)) = entries.next()? else {
+            return Ok(None);
+        };
         let start = strip_data_prefix(first)?.to_vec();
         if self.clip.is_before(&start) || self.clip.is_after(&start) {
             return Ok(None);
@@ -139,7 +157,11 @@ impl Work {
     }
 
     fn staged(&self, range: Option<Range>) -> StagedFile {
-        StagedFile { cf: self.cf, path: self.path.clone(), range }
+        StagedFile {
+            cf: self.cf,
+            path: self.path.clone(),
+            range,
+        }
     }
 
     /// Keeps the file as it is, under a second name.
@@ -154,8 +176,14 @@ impl Work {
     /// Writes what is wanted of the file anew.
     fn rewrite_into(&self, sst: &SstFile) -> Result<Done, ImportError> {
         // Reading back what was just restored is rare; writing it fast is not.
-        let options = SstOptions { compression: SstCompression::Lz4, level: 0 };
-        let failed = |source| ImportError::Rewrite { name: self.name.clone(), source };
+        let options = SstOptions {
+            compression: SstCompression::Lz4,
+            level: 0,
+        };
+        let failed = |source| ImportError::Rewrite {
+            name: self.name.clone(),
+            source,
+        };
         let mut writer = None;
         let mut first: Option<Vec<u8>> = None;
         // The key written last, and room for the next.
@@ -195,6 +223,9 @@ impl Work {
             }
             _ => None,
         };
-        Ok(Done { file: self.staged(range), is_whole })
+        Ok(Done {
+            file: self.staged(range),
+            is_whole,
+        })
     }
 }

@@ -82,6 +82,9 @@ impl ImportError {
             ImportError::TooManyStaged => Some(server_is_busy(&message, 1000)),
             _ => None,
         };
-        import_sstpb::Error { message, store_error }
+        import_sstpb::Error {
+            message,
+            store_error,
+        }
     }
 }

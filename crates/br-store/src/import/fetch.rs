@@ -21,13 +21,23 @@ pub(super) async fn fetch(
 ) -> Result<FetchedFile, ImportError> {
     let name = &request.name;
     let meta = request.sst.clone().unwrap_or_default();
-    let backend = request.storage_backend.as_ref().ok_or(br_storage::BackendError::Missing)?;
+    let backend = request
+        .storage_backend
+        .as_ref()
+        .ok_or(br_storage::BackendError::Missing)?;
     let backend = Backend::from_proto(backend)?;
-    let read = |source| ImportError::Storage { name: name.clone(), source };
+    let read = |source| ImportError::Storage {
+        name: name.clone(),
+        source,
+    };
     let storage = ExternalStorage::open(rt, &backend).await.map_err(read)?;
     let size = storage.size(name).await.map_err(read)?;
     if meta.length != 0 && meta.length != size {
-        return Err(ImportError::Length { name: name.clone(), found: size, expected: meta.length });
+        return Err(ImportError::Length {
+            name: name.clone(),
+            found: size,
+            expected: meta.length,
+        });
     }
     let mut keystream = Keystream::new(request.cipher_info.as_ref(), &meta.cipher_iv)?;
     let file = ScratchFile::new(rt, dir, "sst");

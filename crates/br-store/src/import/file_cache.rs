@@ -50,7 +50,11 @@ struct Slot {
 impl FileCache {
     /// The file of that name; the first to ask fetches it, others wait for it. A failure is not
     /// kept.
-    pub(super) async fn get<E, F>(&self, key: &CacheKey, fetch: impl FnOnce() -> F) -> Result<Arc<FetchedFile>, E>
+    pub(super) async fn get<E, F>(
+        &self,
+        key: &CacheKey,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<Arc<FetchedFile>, E>
     where
         F: Future<Output = Result<FetchedFile, E>>,
     {
@@ -58,14 +62,17 @@ impl FileCache {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             inner.clock += 1;
             let used = inner.clock;
-            let slot = inner
-                .slots
-                .entry(key.clone())
-                .or_insert_with(|| Slot { file: Arc::default(), used });
+            let slot = inner.slots.entry(key.clone()).or_insert_with(|| Slot {
+                file: Arc::default(),
+                used,
+            });
             slot.used = used;
             slot.file.clone()
         };
-        let result = cell.get_or_try_init(|| async move { fetch().await.map(Arc::new) }).await.cloned();
+        let result = cell
+            .get_or_try_init(|| async move { fetch().await.map(Arc::new) })
+            .await
+            .cloned();
         match &result {
             Ok(_) => self.shrink(key),
             Err(_) => self.forget_empty(key),
@@ -75,12 +82,20 @@ impl FileCache {
 
     /// Nobody will ask for it again; those who use it keep it.
     pub(super) fn forget(&self, key: &CacheKey) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).slots.remove(key);
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .slots
+            .remove(key);
     }
 
     fn forget_empty(&self, key: &CacheKey) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.slots.get(key).is_some_and(|slot| slot.file.get().is_none()) {
+        if inner
+            .slots
+            .get(key)
+            .is_some_and(|slot| slot.file.get().is_none())
+        {
             inner.slots.remove(key);
         }
     }

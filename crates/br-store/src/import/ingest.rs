@@ -9,7 +9,10 @@ use br_proto::{
 use br_types::{EncodedKey, RegionId};
 use tonic::Status;
 
-use super::{Importer, staged::{TakeError, cf_of}};
+use super::{
+    Importer,
+    staged::{TakeError, cf_of},
+};
 use crate::{
     context::StoreContext,
     region_check::{Reject, check_exact_epoch, epoch_not_match, key_not_in_region, server_is_busy},
@@ -32,7 +35,9 @@ pub(super) async fn ingest(
     }
     match try_ingest(store, &context.unwrap_or_default(), &metas).await {
         Ok(()) => Ok(IngestResponse::default()),
-        Err(Reject::Region(error)) => Ok(IngestResponse { error: Some(*error) }),
+        Err(Reject::Region(error)) => Ok(IngestResponse {
+            error: Some(*error),
+        }),
         Err(Reject::Status(status)) => Err(status),
     }
 }
@@ -45,10 +50,16 @@ async fn try_ingest(
     let importer: &Importer = &store.importer;
     if let Some(left) = importer.suspension.remaining() {
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        return Err(refuse(server_is_busy(&format!("imports are suspended for {left:?}"), left_ms)));
+        return Err(refuse(server_is_busy(
+            &format!("imports are suspended for {left:?}"),
+            left_ms,
+        )));
     }
     check(store, context, metas)?;
-    let taken = importer.staged.take(metas).map_err(|error| refuse(take_error(error)))?;
+    let taken = importer
+        .staged
+        .take(metas)
+        .map_err(|error| refuse(take_error(error)))?;
     // A file of which nothing was left for the region has nothing to take in.
     let files: Vec<_> = taken
         .files
@@ -75,9 +86,14 @@ async fn try_ingest(
         }
         Err(error) => {
             tracing::error!(region = context.region_id, %error, "cannot take files in");
-            Err(refuse(crate::mvcc::engine_region_error(&error).unwrap_or_else(|| {
-                message(format!("[region {}] ingest failed: {error}", context.region_id))
-            })))
+            Err(refuse(
+                crate::mvcc::engine_region_error(&error).unwrap_or_else(|| {
+                    message(format!(
+                        "[region {}] ingest failed: {error}",
+                        context.region_id
+                    ))
+                }),
+            ))
         }
     }
 }
@@ -98,7 +114,11 @@ fn check_meta(
 ) -> Result<(), errorpb::Error> {
     cf_of(meta).map_err(|error| message(error.to_string()))?;
     if RegionId(meta.region_id) != state.id() {
-        let text = format!("the file is for region {}, not {}", meta.region_id, state.id());
+        let text = format!(
+            "the file is for region {}, not {}",
+            meta.region_id,
+            state.id()
+        );
         return Err(message(text));
     }
     if meta.region_epoch != state.region.region_epoch {
@@ -118,7 +138,9 @@ fn check_meta(
         Some(b'm' | b't')
     );
     if version != Some(store.api_version()) && !is_tidb {
-        return Err(message("Importing a SST file with imcompatible api version".to_owned()));
+        return Err(message(
+            "Importing a SST file with imcompatible api version".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -134,7 +156,10 @@ fn take_error(error: TakeError) -> errorpb::Error {
 }
 
 fn message(message: String) -> errorpb::Error {
-    errorpb::Error { message, ..Default::default() }
+    errorpb::Error {
+        message,
+        ..Default::default()
+    }
 }
 
 fn refuse(error: errorpb::Error) -> Reject {

@@ -20,7 +20,10 @@ pub(super) struct ImportMode {
 
 impl ImportMode {
     pub(super) fn new(rt: Rt) -> ImportMode {
-        ImportMode { rt, until: Mutex::new(None) }
+        ImportMode {
+            rt,
+            until: Mutex::new(None),
+        }
     }
 
     /// Switches; import mode starts its time anew.

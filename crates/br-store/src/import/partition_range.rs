@@ -12,18 +12,25 @@ const RANGES_MAX: usize = 4096;
 /// Time to live of a range whose request names none, as in TiKV.
 const TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
+/// Start and end of a range.
+type Bounds = (Vec<u8>, Vec<u8>);
+
 /// Ranges at whose bounds a restore wants the engine's files cut. The engine of the embedded
 /// cluster takes files in above whatever lies there, so they are remembered for those who remove
 /// them and otherwise without effect.
 #[derive(Debug)]
 pub(super) struct PartitionRanges {
     rt: Rt,
-    ranges: Mutex<HashMap<(Vec<u8>, Vec<u8>), Monotonic>>,
+    /// Each with the time at which it ends.
+    ranges: Mutex<HashMap<Bounds, Monotonic>>,
 }
 
 impl PartitionRanges {
     pub(super) fn new(rt: Rt) -> PartitionRanges {
-        PartitionRanges { rt, ranges: Mutex::default() }
+        PartitionRanges {
+            rt,
+            ranges: Mutex::default(),
+        }
     }
 
     /// Adds a range, or lets it live longer.
@@ -36,8 +43,10 @@ impl PartitionRanges {
         let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
         ranges.retain(|_, until| now < *until);
         if ranges.len() >= RANGES_MAX
-            && let Some(first) =
-                ranges.iter().min_by_key(|(_, until)| **until).map(|(range, _)| range.clone())
+            && let Some(first) = ranges
+                .iter()
+                .min_by_key(|(_, until)| **until)
+                .map(|(range, _)| range.clone())
         {
             ranges.remove(&first);
         }

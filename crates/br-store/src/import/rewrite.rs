@@ -134,13 +134,22 @@ impl Rewrite {
             end => Bound::Included(self.undo("SST end range", end)?),
         };
         let encode = |bound: Bound<Vec<u8>>| {
-            if self.decodes { bound.map(|key| bytes::encode(&key)) } else { bound }
+            if self.decodes {
+                bound.map(|key| bytes::encode(&key))
+            } else {
+                bound
+            }
         };
-        Ok(Clip { start: encode(start), end: encode(end) })
+        Ok(Clip {
+            start: encode(start),
+            end: encode(end),
+        })
     }
 
     fn old_prefix_end(&self) -> Vec<u8> {
-        RawKey::new(self.old_prefix.clone()).prefix_end().into_bytes()
+        RawKey::new(self.old_prefix.clone())
+            .prefix_end()
+            .into_bytes()
     }
 
     /// A new key as it was before.
@@ -166,7 +175,10 @@ impl Rewrite {
     /// # Errors
     /// The key has another prefix or cannot be read.
     pub(super) fn key(&self, old: &[u8], out: &mut Vec<u8>) -> Result<bool, RewriteError> {
-        let format = |source| RewriteError::Format { what: "a key", source };
+        let format = |source| RewriteError::Format {
+            what: "a key",
+            source,
+        };
         let old = br_codec::key::strip_data_prefix(old).map_err(format)?;
         out.clear();
         out.push(DATA_PREFIX);
@@ -218,26 +230,37 @@ impl Rewrite {
         if self.new_ts.is_zero() || cf != Cf::Write {
             return Ok(Cow::Borrowed(old));
         }
-        let mut record = WriteRef::parse(old)
-            .map_err(|source| RewriteError::Format { what: "a write record", source })?;
+        let mut record = WriteRef::parse(old).map_err(|source| RewriteError::Format {
+            what: "a write record",
+            source,
+        })?;
         record.start_ts = self.new_ts;
         Ok(Cow::Owned(record.to_bytes()))
     }
 }
 
 fn wrong_prefix(what: &'static str, key: &[u8], prefix: &[u8]) -> RewriteError {
-    RewriteError::WrongPrefix { what, key: RawKey::from(key), prefix: RawKey::from(prefix) }
+    RewriteError::WrongPrefix {
+        what,
+        key: RawKey::from(key),
+        prefix: RawKey::from(prefix),
+    }
 }
 
 fn non_empty(key: Vec<u8>, bound: impl FnOnce(Vec<u8>) -> Bound<Vec<u8>>) -> Bound<Vec<u8>> {
-    if key.is_empty() { Bound::Unbounded } else { bound(key) }
+    if key.is_empty() {
+        Bound::Unbounded
+    } else {
+        bound(key)
+    }
 }
 
 /// Replaces the first bytes of a memcomparable key where it stands, for prefixes of one length;
 /// `None` if the key does not begin with the old one. Saves decoding and encoding each key.
 fn replace_prefix(encoded: &mut [u8], old: &[u8], new: &[u8]) -> Option<()> {
-    for (group, (old, new)) in
-        encoded.chunks_mut(GROUP + 1).zip(old.chunks(GROUP).zip(new.chunks(GROUP)))
+    for (group, (old, new)) in encoded
+        .chunks_mut(GROUP + 1)
+        .zip(old.chunks(GROUP).zip(new.chunks(GROUP)))
     {
         let (marker, data) = group.split_last_mut()?;
         let len = GROUP.checked_sub(usize::from(MARKER_FULL - *marker))?;

@@ -8,9 +8,9 @@ use br_proto::import_sstpb::{
     DownloadResponse, DuplicateDetectRequest, DuplicateDetectResponse, GetModeRequest,
     GetModeResponse, IngestRequest, IngestResponse, MultiIngestRequest, RawWriteRequest,
     RawWriteResponse, RemovePartitionRangeRequest, RemovePartitionRangeResponse,
-    SetDownloadSpeedLimitRequest, SetDownloadSpeedLimitResponse,
-    SuspendImportRpcRequest, SuspendImportRpcResponse, SwitchModeRequest, SwitchModeResponse,
-    UploadRequest, UploadResponse, WriteRequest, WriteResponse, import_sst_server::ImportSst,
+    SetDownloadSpeedLimitRequest, SetDownloadSpeedLimitResponse, SuspendImportRpcRequest,
+    SuspendImportRpcResponse, SwitchModeRequest, SwitchModeResponse, UploadRequest, UploadResponse,
+    WriteRequest, WriteResponse, import_sst_server::ImportSst,
 };
 use br_types::RegionId;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
@@ -37,7 +37,10 @@ impl ImportService {
         ImportService { store }
     }
 
-    async fn try_download(&self, request: &DownloadRequest) -> Result<DownloadResponse, ImportError> {
+    async fn try_download(
+        &self,
+        request: &DownloadRequest,
+    ) -> Result<DownloadResponse, ImportError> {
         let region = RegionId(request.sst.as_ref().map_or(0, |meta| meta.region_id));
         let state = self.store.topology.region(region);
         let ours = self.store.store_id.0;
@@ -45,7 +48,11 @@ impl ImportService {
             return Err(ImportError::RegionNotFound(region));
         }
         let file = self.store.importer.download(request).await?;
-        Ok(DownloadResponse { is_empty: file.range.is_none(), range: file.range, ..Default::default() })
+        Ok(DownloadResponse {
+            is_empty: file.range.is_none(),
+            range: file.range,
+            ..Default::default()
+        })
     }
 }
 
@@ -89,7 +96,9 @@ impl ImportSst for ImportService {
         let request = request.into_inner();
         check_store(&self.store, cluster_of(request.context.as_ref()))?;
         let metas = request.sst.into_iter().collect();
-        Ok(Response::new(ingest(&self.store, request.context, metas).await?))
+        Ok(Response::new(
+            ingest(&self.store, request.context, metas).await?,
+        ))
     }
 
     async fn multi_ingest(
@@ -98,7 +107,9 @@ impl ImportSst for ImportService {
     ) -> Result<Response<IngestResponse>, Status> {
         let request = request.into_inner();
         check_store(&self.store, cluster_of(request.context.as_ref()))?;
-        Ok(Response::new(ingest(&self.store, request.context, request.ssts).await?))
+        Ok(Response::new(
+            ingest(&self.store, request.context, request.ssts).await?,
+        ))
     }
 
     async fn compact(
@@ -135,7 +146,10 @@ impl ImportSst for ImportService {
                 if matches!(error, ImportError::DiskFull) {
                     self.store.rt.sleep(DISK_FULL_PAUSE).await;
                 }
-                DownloadResponse { error: Some(error.to_proto()), ..Default::default() }
+                DownloadResponse {
+                    error: Some(error.to_proto()),
+                    ..Default::default()
+                }
             }
         };
         Ok(Response::new(answer))
@@ -146,7 +160,9 @@ impl ImportSst for ImportService {
         request: Request<Streaming<WriteRequest>>,
     ) -> Result<Response<WriteResponse>, Status> {
         check_store(&self.store, 0)?;
-        Ok(Response::new(write(&self.store, request.into_inner()).await?))
+        Ok(Response::new(
+            write(&self.store, request.into_inner()).await?,
+        ))
     }
 
     async fn raw_write(
@@ -154,7 +170,9 @@ impl ImportSst for ImportService {
         request: Request<Streaming<RawWriteRequest>>,
     ) -> Result<Response<RawWriteResponse>, Status> {
         check_store(&self.store, 0)?;
-        Ok(Response::new(raw_write(&self.store, request.into_inner()).await?))
+        Ok(Response::new(
+            raw_write(&self.store, request.into_inner()).await?,
+        ))
     }
 
     async fn duplicate_detect(
@@ -168,7 +186,9 @@ impl ImportSst for ImportService {
         &self,
         _request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
-        Err(Status::unimplemented("log files are not applied by this store yet"))
+        Err(Status::unimplemented(
+            "log files are not applied by this store yet",
+        ))
     }
 
     async fn clear_files(
@@ -177,7 +197,10 @@ impl ImportSst for ImportService {
     ) -> Result<Response<ClearResponse>, Status> {
         check_store(&self.store, 0)?;
         let (importer, prefix) = (self.store.importer.clone(), request.into_inner().prefix);
-        self.store.rt.blocking(move || importer.staged.clear(&prefix)).await;
+        self.store
+            .rt
+            .blocking(move || importer.staged.clear(&prefix))
+            .await;
         Ok(Response::new(ClearResponse::default()))
     }
 
@@ -187,11 +210,18 @@ impl ImportSst for ImportService {
     ) -> Result<Response<SuspendImportRpcResponse>, Status> {
         check_store(&self.store, 0)?;
         let request = request.into_inner();
-        tracing::info!(caller = request.caller, suspend = request.should_suspend_imports, "imports");
-        let duration =
-            request.should_suspend_imports.then(|| Duration::from_secs(request.duration_in_secs));
+        tracing::info!(
+            caller = request.caller,
+            suspend = request.should_suspend_imports,
+            "imports"
+        );
+        let duration = request
+            .should_suspend_imports
+            .then(|| Duration::from_secs(request.duration_in_secs));
         let already_suspended = self.store.importer.suspension.set(duration);
-        Ok(Response::new(SuspendImportRpcResponse { already_suspended }))
+        Ok(Response::new(SuspendImportRpcResponse {
+            already_suspended,
+        }))
     }
 
     async fn add_force_partition_range(
@@ -201,7 +231,10 @@ impl ImportSst for ImportService {
         check_store(&self.store, 0)?;
         let request = request.into_inner();
         let range = checked_range(request.range)?;
-        self.store.importer.partition_ranges.add(range, request.ttl_seconds);
+        self.store
+            .importer
+            .partition_ranges
+            .add(range, request.ttl_seconds);
         Ok(Response::new(AddPartitionRangeResponse::default()))
     }
 
@@ -219,7 +252,9 @@ impl ImportSst for ImportService {
 fn checked_range(range: Option<pb::Range>) -> Result<pb::Range, Status> {
     let range = range.unwrap_or_default();
     if range.start.is_empty() || range.start >= range.end {
-        return Err(Status::invalid_argument("the range to partition at is empty or open"));
+        return Err(Status::invalid_argument(
+            "the range to partition at is empty or open",
+        ));
     }
     Ok(range)
 }

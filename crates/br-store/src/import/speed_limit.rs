@@ -40,14 +40,20 @@ struct Inner {
 
 impl SpeedLimits {
     pub(super) fn new(rt: Rt) -> SpeedLimits {
-        SpeedLimits { rt, inner: Mutex::default() }
+        SpeedLimits {
+            rt,
+            inner: Mutex::default(),
+        }
     }
 
     /// Sets or, with a speed of 0, removes a limit.
     ///
     /// # Errors
     /// [`SpeedLimitError`]; nothing has changed then.
-    pub(super) fn set(&self, request: &SetDownloadSpeedLimitRequest) -> Result<(), SpeedLimitError> {
+    pub(super) fn set(
+        &self,
+        request: &SetDownloadSpeedLimitRequest,
+    ) -> Result<(), SpeedLimitError> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let task = &request.task_id;
         if task.is_empty() {
@@ -67,7 +73,9 @@ impl SpeedLimits {
             return Err(SpeedLimitError::TooManyTasks);
         }
         let until = now.plus(Duration::from_secs(request.ttl_seconds));
-        inner.tasks.insert(task.clone(), (request.speed_limit, until));
+        inner
+            .tasks
+            .insert(task.clone(), (request.speed_limit, until));
         Ok(())
     }
 
@@ -93,6 +101,9 @@ impl SpeedLimits {
     #[cfg(test)]
     pub(super) fn rate(&self) -> u64 {
         self.current();
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).rate
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rate
     }
 }

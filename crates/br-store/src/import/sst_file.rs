@@ -39,9 +39,15 @@ impl SstFile {
     pub(super) fn open(name: &str, path: &Path) -> Result<SstFile, ImportError> {
         let file = File::open(path)?;
         let size_bytes = file.metadata()?.len();
-        let table = Table::open(LocalFile { file, size_bytes })
-            .map_err(|source| ImportError::Sst { name: name.to_owned(), source })?;
-        Ok(SstFile { name: name.to_owned(), table })
+        let table =
+            Table::open(LocalFile { file, size_bytes }).map_err(|source| ImportError::Sst {
+                name: name.to_owned(),
+                source,
+            })?;
+        Ok(SstFile {
+            name: name.to_owned(),
+            table,
+        })
     }
 
     /// The entries from a data key on.
@@ -69,16 +75,27 @@ impl SstFile {
                     range.end.clear();
                     range.end.extend_from_slice(key);
                 }
-                None => range = Some(Range { start: key.to_vec(), end: key.to_vec() }),
+                None => {
+                    range = Some(Range {
+                        start: key.to_vec(),
+                        end: key.to_vec(),
+                    })
+                }
             }
         }
         Ok(range)
     }
 
     fn damaged(&self, source: SstError) -> ImportError {
-        ImportError::Sst { name: self.name.clone(), source }
+        ImportError::Sst {
+            name: self.name.clone(),
+            source,
+        }
     }
 }
+
+/// A data key and its value.
+pub(super) type KeyValue<'e> = (&'e [u8], &'e [u8]);
 
 /// The entries of a file, in key order.
 pub(super) struct Entries<'f> {
@@ -91,8 +108,11 @@ impl Entries<'_> {
     ///
     /// # Errors
     /// [`ImportError::Sst`]: damage, or an entry that is no put.
-    pub(super) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>, ImportError> {
-        let entry = self.iter.next().map_err(|source| self.file.damaged(source))?;
+    pub(super) fn next(&mut self) -> Result<Option<KeyValue<'_>>, ImportError> {
+        let entry = self
+            .iter
+            .next()
+            .map_err(|source| self.file.damaged(source))?;
         match entry {
             Some(entry) if entry.kind != EntryKind::Put => {
                 let text = format!("{} removes keys, which no backup does", self.file.name);

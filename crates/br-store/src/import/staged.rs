@@ -66,7 +66,11 @@ pub(super) enum TakeError {
 
 impl Staged {
     pub(super) fn new(rt: Rt, dir: PathBuf) -> Staged {
-        Staged { rt, dir, slots: Mutex::default() }
+        Staged {
+            rt,
+            dir,
+            slots: Mutex::default(),
+        }
     }
 
     /// The file of a meta; the first to ask makes it at the path it is given, others wait.
@@ -112,7 +116,11 @@ impl Staged {
 
     /// Takes the files of an ingestion, all or none.
     pub(super) fn take(&self, metas: &[SstMeta]) -> Result<Taken<'_>, TakeError> {
-        let mut taken = Taken { staged: self, names: Vec::new(), files: Vec::new() };
+        let mut taken = Taken {
+            staged: self,
+            names: Vec::new(),
+            files: Vec::new(),
+        };
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let found = metas.iter().try_for_each(|meta| {
             let name = file_name(meta).map_err(|_| TakeError::Missing)?;
@@ -147,7 +155,11 @@ impl Staged {
 impl Taken<'_> {
     /// The files are in the engine: forgets them.
     pub(super) fn ingested(mut self) {
-        let mut slots = self.staged.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self
+            .staged
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for name in self.names.drain(..) {
             slots.remove(&name);
         }
@@ -156,7 +168,11 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let mut slots = self.staged.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self
+            .staged
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for name in &self.names {
             if let Some(slot) = slots.get_mut(name) {
                 slot.busy = false;
@@ -176,20 +192,27 @@ fn remove(slot: &Slot) {
 
 /// The name of a file, as TiKV's; unique for a download, region, epoch and column family.
 fn file_name(meta: &SstMeta) -> Result<String, ImportError> {
-    let uuid: [u8; 16] = meta
-        .uuid
-        .as_slice()
-        .try_into()
-        .map_err(|_| ImportError::Invalid("the file's uuid does not have 16 bytes".to_owned()))?;
+    let uuid: [u8; 16] =
+        meta.uuid.as_slice().try_into().map_err(|_| {
+            ImportError::Invalid("the file's uuid does not have 16 bytes".to_owned())
+        })?;
     let cf = cf_of(meta)?;
     let epoch = meta.region_epoch.unwrap_or_default();
     let uuid = hex::encode(uuid);
-    Ok(format!("{uuid}_{}_{}_{}_{cf}_2.sst", meta.region_id, epoch.conf_ver, epoch.version))
+    Ok(format!(
+        "{uuid}_{}_{}_{}_{cf}_2.sst",
+        meta.region_id, epoch.conf_ver, epoch.version
+    ))
 }
 
 /// The column family of a file: default or write.
 pub(super) fn cf_of(meta: &SstMeta) -> Result<Cf, ImportError> {
-    Cf::from_name(&meta.cf_name).filter(|cf| *cf != Cf::Lock).ok_or_else(|| {
-        ImportError::Invalid(format!("no files can be taken into column family {:?}", meta.cf_name))
-    })
+    Cf::from_name(&meta.cf_name)
+        .filter(|cf| *cf != Cf::Lock)
+        .ok_or_else(|| {
+            ImportError::Invalid(format!(
+                "no files can be taken into column family {:?}",
+                meta.cf_name
+            ))
+        })
 }

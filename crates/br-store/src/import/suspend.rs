@@ -17,7 +17,10 @@ pub(super) struct Suspension {
 
 impl Suspension {
     pub(super) fn new(rt: Rt) -> Suspension {
-        Suspension { rt, until: Mutex::new(None) }
+        Suspension {
+            rt,
+            until: Mutex::new(None),
+        }
     }
 
     /// Suspends for a time, or with `None` allows again. Gives whether it was suspended before.

@@ -71,7 +71,10 @@ fn the_least_limit_of_live_tasks_holds() {
 
 #[test]
 fn partition_ranges_live_as_long_as_asked() {
-    let range = || Range { start: b"a".to_vec(), end: b"b".to_vec() };
+    let range = || Range {
+        start: b"a".to_vec(),
+        end: b"b".to_vec(),
+    };
     simulate(async |rt| {
         let ranges = PartitionRanges::new(rt);
         ranges.add(range(), 10);
@@ -87,7 +90,7 @@ fn a_process_that_died_leaves_nothing() {
         let left = fixture.dir.path().join("scratch/import/staged/left.sst");
         std::fs::write(&left, b"x").unwrap();
         let engine = fixture.store.engine().clone();
-        super::Importer::open(rt.clone(), engine, 1).unwrap();
+        super::Importer::open(rt, engine, 1).unwrap();
         assert!(!left.exists());
     });
 }

@@ -23,7 +23,9 @@ pub(super) async fn upload(
 ) -> Result<(), Status> {
     let first = stream.message().await?.and_then(|message| message.chunk);
     let Some(Chunk::Meta(meta)) = first else {
-        return Err(Status::invalid_argument("an upload begins with the file's meta"));
+        return Err(Status::invalid_argument(
+            "an upload begins with the file's meta",
+        ));
     };
     let received = receive(importer, stream).await?;
     let result = importer
@@ -53,7 +55,11 @@ async fn receive(
     let io = |error: std::io::Error| Status::unknown(format!("local file: {error}"));
     let file = ScratchFile::new(&importer.rt, &importer.cache_dir, "upload");
     let path = file.path().to_owned();
-    let mut local = importer.rt.blocking(move || File::create_new(path)).await.map_err(io)?;
+    let mut local = importer
+        .rt
+        .blocking(move || File::create_new(path))
+        .await
+        .map_err(io)?;
     let (mut length, mut crc32) = (0, crc32fast::Hasher::new());
     while let Some(message) = stream.message().await? {
         let Some(Chunk::Data(data)) = message.chunk else {
@@ -71,7 +77,11 @@ async fn receive(
         local = written.0;
         written.1.map_err(io)?;
     }
-    Ok(Received { file, length, crc32: crc32.finalize() })
+    Ok(Received {
+        file,
+        length,
+        crc32: crc32.finalize(),
+    })
 }
 
 /// Checks a file and puts it to those that wait.
@@ -83,14 +93,25 @@ fn accept(
     let name = "the uploaded file";
     if meta.length != received.length {
         let (found, expected) = (received.length, meta.length);
-        return Err(ImportError::Length { name: name.to_owned(), found, expected });
+        return Err(ImportError::Length {
+            name: name.to_owned(),
+            found,
+            expected,
+        });
     }
     if meta.crc32 != received.crc32 {
-        let text = format!("crc32 {} of the uploaded file, expected {}", received.crc32, meta.crc32);
+        let text = format!(
+            "crc32 {} of the uploaded file, expected {}",
+            received.crc32, meta.crc32
+        );
         return Err(ImportError::Invalid(text));
     }
     let sst = SstFile::open(name, received.file.path())?;
     let range = sst.verify()?;
     received.file.keep_as(&path)?;
-    Ok(StagedFile { cf: cf_of(meta)?, path, range })
+    Ok(StagedFile {
+        cf: cf_of(meta)?,
+        path,
+        range,
+    })
 }

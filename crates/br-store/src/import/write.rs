@@ -6,7 +6,7 @@ use std::path::Path;
 
 use br_codec::{ApiVersion, RawValue, SHORT_VALUE_LEN_MAX, Write, WriteKind, key};
 use br_proto::import_sstpb::{
-    Pair, RawWriteBatch, RawWriteRequest, RawWriteResponse, Range, SstMeta, WriteBatch,
+    Pair, Range, RawWriteBatch, RawWriteRequest, RawWriteResponse, SstMeta, WriteBatch,
     WriteRequest, WriteResponse, pair::Op, raw_write_request, write_request,
 };
 use br_rt::Rt;
@@ -33,12 +33,17 @@ pub(super) async fn write(
 ) -> Result<WriteResponse, Status> {
     let first = stream.message().await?.and_then(|message| message.chunk);
     let Some(write_request::Chunk::Meta(meta)) = first else {
-        return Err(Status::invalid_argument("a write begins with the file's meta"));
+        return Err(Status::invalid_argument(
+            "a write begins with the file's meta",
+        ));
     };
     let mut writer = match begin(store, &meta) {
         Ok(writer) => writer,
         Err(error) => {
-            return Ok(WriteResponse { error: Some(error.to_proto()), ..Default::default() });
+            return Ok(WriteResponse {
+                error: Some(error.to_proto()),
+                ..Default::default()
+            });
         }
     };
     while let Some(message) = stream.message().await? {
@@ -54,12 +59,21 @@ pub(super) async fn write(
             })
             .await;
         if let Err(error) = result {
-            return Ok(WriteResponse { error: Some(error.to_proto()), ..Default::default() });
+            return Ok(WriteResponse {
+                error: Some(error.to_proto()),
+                ..Default::default()
+            });
         }
     }
     Ok(match finish(store, writer, meta).await {
-        Ok(metas) => WriteResponse { metas, ..Default::default() },
-        Err(error) => WriteResponse { error: Some(error.to_proto()), ..Default::default() },
+        Ok(metas) => WriteResponse {
+            metas,
+            ..Default::default()
+        },
+        Err(error) => WriteResponse {
+            error: Some(error.to_proto()),
+            ..Default::default()
+        },
     })
 }
 
@@ -73,12 +87,17 @@ pub(super) async fn raw_write(
 ) -> Result<RawWriteResponse, Status> {
     let first = stream.message().await?.and_then(|message| message.chunk);
     let Some(raw_write_request::Chunk::Meta(meta)) = first else {
-        return Err(Status::invalid_argument("a write begins with the file's meta"));
+        return Err(Status::invalid_argument(
+            "a write begins with the file's meta",
+        ));
     };
     let mut writer = match begin(store, &meta) {
         Ok(writer) => writer,
         Err(error) => {
-            return Ok(RawWriteResponse { error: Some(error.to_proto()), ..Default::default() });
+            return Ok(RawWriteResponse {
+                error: Some(error.to_proto()),
+                ..Default::default()
+            });
         }
     };
     let (version, now_seconds) = (store.api_version(), store.rt.wall().0 / 1000);
@@ -95,12 +114,21 @@ pub(super) async fn raw_write(
             })
             .await;
         if let Err(error) = result {
-            return Ok(RawWriteResponse { error: Some(error.to_proto()), ..Default::default() });
+            return Ok(RawWriteResponse {
+                error: Some(error.to_proto()),
+                ..Default::default()
+            });
         }
     }
     Ok(match finish(store, writer, meta).await {
-        Ok(metas) => RawWriteResponse { metas, ..Default::default() },
-        Err(error) => RawWriteResponse { error: Some(error.to_proto()), ..Default::default() },
+        Ok(metas) => RawWriteResponse {
+            metas,
+            ..Default::default()
+        },
+        Err(error) => RawWriteResponse {
+            error: Some(error.to_proto()),
+            ..Default::default()
+        },
     })
 }
 
@@ -132,7 +160,10 @@ async fn finish(
     let done = store.rt.blocking(move || writer.finish()).await?;
     let mut metas = Vec::new();
     for Done { cf, file, range } in done {
-        let meta = SstMeta { cf_name: cf.name().to_owned(), ..meta.clone() };
+        let meta = SstMeta {
+            cf_name: cf.name().to_owned(),
+            ..meta.clone()
+        };
         let cf = cf_of(&meta)?;
         // Every peer's store gets the same pairs under the same id; the first made the file.
         importer
@@ -140,7 +171,11 @@ async fn finish(
             .get(&meta, |path| {
                 importer.rt.blocking(move || {
                     file.keep_as(&path)?;
-                    Ok(StagedFile { cf, path, range: Some(range) })
+                    Ok(StagedFile {
+                        cf,
+                        path,
+                        range: Some(range),
+                    })
                 })
             })
             .await?;
@@ -181,7 +216,9 @@ impl FileWriter {
                 self.files.len() - 1
             }
         };
-        let Some(open) = self.files.get_mut(at) else { return Ok(()) };
+        let Some(open) = self.files.get_mut(at) else {
+            return Ok(());
+        };
         open.last.clear();
         open.last.extend_from_slice(engine_key);
         open.sst.put(key::data_key(engine_key).as_bytes(), value)?;
@@ -190,10 +227,19 @@ impl FileWriter {
 
     fn open(&mut self, cf: Cf, first: &[u8]) -> Result<(), ImportError> {
         let file = ScratchFile::new(&self.rt, &self.dir, "write");
-        let options = SstOptions { compression: SstCompression::Lz4, level: 0 };
+        let options = SstOptions {
+            compression: SstCompression::Lz4,
+            level: 0,
+        };
         let path: &Path = file.path();
         let sst = self.engine.sst_writer(path, options)?;
-        self.files.push(OpenFile { cf, file, sst, first: first.to_vec(), last: Vec::new() });
+        self.files.push(OpenFile {
+            cf,
+            file,
+            sst,
+            first: first.to_vec(),
+            last: Vec::new(),
+        });
         Ok(())
     }
 
@@ -230,14 +276,19 @@ impl FileWriter {
         let expires_at_seconds = (batch.ttl > 0).then(|| now_seconds.saturating_add(batch.ttl));
         for pair in batch.pairs {
             if pair.op() == Op::Delete {
-                return Err(ImportError::Invalid("a file cannot remove raw keys".to_owned()));
+                return Err(ImportError::Invalid(
+                    "a file cannot remove raw keys".to_owned(),
+                ));
             }
             let engine_key = match version {
                 ApiVersion::V2 => at_ts(&pair, TimeStamp(batch.ts)),
                 _ => pair.key,
             };
-            let value =
-                RawValue { user_value: &pair.value, expires_at_seconds, is_deleted: false };
+            let value = RawValue {
+                user_value: &pair.value,
+                expires_at_seconds,
+                is_deleted: false,
+            };
             self.put(Cf::Default, &engine_key, &value.encode(version))?;
         }
         Ok(())
@@ -248,8 +299,15 @@ impl FileWriter {
         files.sort_by_key(|open| open.cf);
         let finish = |open: OpenFile| {
             open.sst.finish()?;
-            let range = Range { start: open.first, end: open.last };
-            Ok(Done { cf: open.cf, file: open.file, range })
+            let range = Range {
+                start: open.first,
+                end: open.last,
+            };
+            Ok(Done {
+                cf: open.cf,
+                file: open.file,
+                range,
+            })
         };
         files.into_iter().map(finish).collect()
     }

@@ -54,7 +54,12 @@ type Command = Result<(u64, Request), Status>;
 
 fn unpack(message: Result<BatchCommandsRequest, Status>) -> Vec<Command> {
     match message {
-        Ok(message) => message.request_ids.into_iter().zip(message.requests).map(Ok).collect(),
+        Ok(message) => message
+            .request_ids
+            .into_iter()
+            .zip(message.requests)
+            .map(Ok)
+            .collect(),
         Err(status) => vec![Err(status)],
     }
 }
@@ -158,7 +163,6 @@ pub(super) fn health_feedback(store: &StoreContext) -> kvrpcpb::GetHealthFeedbac
         feedback_seq_no: store.rt.wall().0,
         // The scale runs from 1, well, to 100.
         slow_score: 1,
-        ..Default::default()
     };
     kvrpcpb::GetHealthFeedbackResponse {
         health_feedback: Some(feedback),

@@ -38,7 +38,8 @@ pub(super) trait Command: Sized + Send + 'static {
     /// The answer with a region error.
     fn refused(error: errorpb::Error) -> Self::Answer;
     /// Does it.
-    fn run(self, store: &StoreContext, region: Region) -> impl Future<Output = Self::Answer> + Send;
+    fn run(self, store: &StoreContext, region: Region)
+    -> impl Future<Output = Self::Answer> + Send;
 }
 
 /// Checks a command and runs it.
@@ -50,14 +51,29 @@ pub(super) async fn handle<C: Command>(
     command: C,
 ) -> Result<C::Answer, Status> {
     if C::IS_TRANSACTIONAL && !store.storage.serves_transactions() {
-        return Err(Status::invalid_argument("a store of API version V1TTL has raw data only"));
+        return Err(Status::invalid_argument(
+            "a store of API version V1TTL has raw data only",
+        ));
     }
     let is_encoded = C::IS_TRANSACTIONAL || store.api_version() == ApiVersion::V2;
     let encode = |raw: &[u8]| {
-        if is_encoded { key::encode(raw) } else { EncodedKey::from(raw) }
+        if is_encoded {
+            key::encode(raw)
+        } else {
+            EncodedKey::from(raw)
+        }
     };
-    let bound = |raw: &[u8]| if raw.is_empty() { EncodedKey::default() } else { encode(raw) };
-    let range = command.range().map(|(start, end)| KeyRange { start: bound(start), end: bound(end) });
+    let bound = |raw: &[u8]| {
+        if raw.is_empty() {
+            EncodedKey::default()
+        } else {
+            encode(raw)
+        }
+    };
+    let range = command.range().map(|(start, end)| KeyRange {
+        start: bound(start),
+        end: bound(end),
+    });
     let keys: Vec<EncodedKey> = command.keys().into_iter().map(encode).collect();
     match check(store, command.context(), C::ACCESS, keys.into_iter()) {
         Ok(state) => match range {
@@ -82,7 +98,11 @@ async fn blocking<T: Send + 'static>(
 
 /// A key that bounds a range has to lie in the region only if it is given.
 fn bound(key: &[u8]) -> Vec<&[u8]> {
-    if key.is_empty() { Vec::new() } else { vec![key] }
+    if key.is_empty() {
+        Vec::new()
+    } else {
+        vec![key]
+    }
 }
 
 fn slices(keys: &[Vec<u8>]) -> Vec<&[u8]> {

@@ -15,7 +15,8 @@ async fn put(service: &KvService, fixture: &Fixture, key: &[u8], value: &[u8]) {
         value: value.to_vec(),
         ..Default::default()
     };
-    let region = crate::topology::Topology::region_of(&*fixture.topology, &br_codec::key::encode(key));
+    let region =
+        crate::topology::Topology::region_of(&*fixture.topology, &br_codec::key::encode(key));
     let context = Some(fixture.context(region.unwrap().id()));
     let prewrite = kvrpcpb::PrewriteRequest {
         context: context.clone(),
@@ -25,7 +26,11 @@ async fn put(service: &KvService, fixture: &Fixture, key: &[u8], value: &[u8]) {
         lock_ttl: 3000,
         ..Default::default()
     };
-    let answer = service.kv_prewrite(Request::new(prewrite)).await.unwrap().into_inner();
+    let answer = service
+        .kv_prewrite(Request::new(prewrite))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((answer.region_error, answer.errors), (None, vec![]));
     let commit = kvrpcpb::CommitRequest {
         context,
@@ -34,7 +39,11 @@ async fn put(service: &KvService, fixture: &Fixture, key: &[u8], value: &[u8]) {
         commit_version: crate::topology::Topology::tso(&*fixture.topology).0,
         ..Default::default()
     };
-    let answer = service.kv_commit(Request::new(commit)).await.unwrap().into_inner();
+    let answer = service
+        .kv_commit(Request::new(commit))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((answer.region_error, answer.error), (None, None));
 }
 
@@ -61,18 +70,34 @@ fn commands_are_served_and_scans_end_with_the_region() {
             split_keys: vec![b"m".to_vec()],
             ..Default::default()
         };
-        let answer = service.split_region(Request::new(split)).await.unwrap().into_inner();
+        let answer = service
+            .split_region(Request::new(split))
+            .await
+            .unwrap()
+            .into_inner();
         let regions: Vec<u64> = answer.regions.iter().map(|region| region.id).collect();
         assert_eq!(regions, [110, 2]);
         let request = scan(&fixture, RegionId(110), b"");
-        let answer = service.kv_scan(Request::new(request)).await.unwrap().into_inner();
+        let answer = service
+            .kv_scan(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
         let keys: Vec<_> = answer.pairs.into_iter().map(|pair| pair.key).collect();
         assert_eq!(keys, [b"a"]);
         let request = scan(&fixture, REGION, b"m");
-        let answer = service.kv_scan(Request::new(request)).await.unwrap().into_inner();
+        let answer = service
+            .kv_scan(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(answer.pairs.len(), 2);
         let request = scan(&fixture, REGION, b"a");
-        let answer = service.kv_scan(Request::new(request)).await.unwrap().into_inner();
+        let answer = service
+            .kv_scan(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
         assert!(answer.region_error.unwrap().key_not_in_region.is_some());
     });
 }
@@ -89,18 +114,40 @@ fn impossible_splits_are_refused() {
                 split_keys: keys.iter().map(|key| key.to_vec()).collect(),
                 ..Default::default()
             };
-            service.split_region(Request::new(request)).await.unwrap().into_inner()
+            service
+                .split_region(Request::new(request))
+                .await
+                .unwrap()
+                .into_inner()
         };
         let answer = split(&context, &[]).await;
-        assert!(answer.region_error.unwrap().message.contains("invalid split request"));
+        assert!(
+            answer
+                .region_error
+                .unwrap()
+                .message
+                .contains("invalid split request")
+        );
         let answer = split(&context, &[b"m", b"m"]).await;
-        assert!(answer.region_error.unwrap().message.contains("invalid split request"));
+        assert!(
+            answer
+                .region_error
+                .unwrap()
+                .message
+                .contains("invalid split request")
+        );
         assert_eq!(split(&context, &[b"m"]).await.regions.len(), 2);
         let answer = split(&context, &[b"p"]).await;
         assert!(answer.region_error.unwrap().epoch_not_match.is_some());
         context = fixture.context(REGION);
         let answer = split(&context, &[b"m"]).await;
-        assert!(answer.region_error.unwrap().message.contains("the region's start"));
+        assert!(
+            answer
+                .region_error
+                .unwrap()
+                .message
+                .contains("the region's start")
+        );
         let answer = split(&context, &[b"a"]).await;
         assert!(answer.region_error.unwrap().key_not_in_region.is_some());
     });
@@ -121,15 +168,36 @@ fn a_range_is_deleted_only_within_its_region() {
             end_key: end.to_vec(),
             ..Default::default()
         };
-        let answer = service.kv_delete_range(Request::new(delete(b"zz"))).await.unwrap();
-        assert!(answer.into_inner().region_error.unwrap().key_not_in_region.is_some());
-        let answer = service.kv_delete_range(Request::new(delete(b"m"))).await.unwrap();
+        let answer = service
+            .kv_delete_range(Request::new(delete(b"zz")))
+            .await
+            .unwrap();
+        assert!(
+            answer
+                .into_inner()
+                .region_error
+                .unwrap()
+                .key_not_in_region
+                .is_some()
+        );
+        let answer = service
+            .kv_delete_range(Request::new(delete(b"m")))
+            .await
+            .unwrap();
         assert_eq!(answer.into_inner().region_error, None);
         let request = scan(&fixture, REGION, b"m");
-        let answer = service.kv_scan(Request::new(request)).await.unwrap().into_inner();
+        let answer = service
+            .kv_scan(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(answer.pairs.len(), 1);
         let request = scan(&fixture, RegionId(110), b"");
-        let answer = service.kv_scan(Request::new(request)).await.unwrap().into_inner();
+        let answer = service
+            .kv_scan(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(answer.pairs.len(), 0);
     });
 }

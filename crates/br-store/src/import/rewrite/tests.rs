@@ -5,7 +5,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn rule(old: &[u8], new: &[u8]) -> RewriteRule {
-    RewriteRule { old_key_prefix: old.into(), new_key_prefix: new.into(), ..Default::default() }
+    RewriteRule {
+        old_key_prefix: old.into(),
+        new_key_prefix: new.into(),
+        ..Default::default()
+    }
 }
 
 fn keyspace(old: &[u8], new: &[u8]) -> Rewrite {
@@ -13,8 +17,15 @@ fn keyspace(old: &[u8], new: &[u8]) -> Rewrite {
 }
 
 fn meta(start: &[u8], end: &[u8], end_key_exclusive: bool) -> SstMeta {
-    let range = Some(Range { start: start.into(), end: end.into() });
-    SstMeta { range, end_key_exclusive, ..Default::default() }
+    let range = Some(Range {
+        start: start.into(),
+        end: end.into(),
+    });
+    SstMeta {
+        range,
+        end_key_exclusive,
+        ..Default::default()
+    }
 }
 
 fn data_key(raw: &[u8], ts: u64) -> Vec<u8> {
@@ -35,17 +46,27 @@ fn bounds_are_those_of_the_old_keys() {
 
 #[test]
 fn open_bounds_of_no_prefix_become_those_of_the_old_one() {
-    let clip = keyspace(b"x\0\0\x01", b"").clip(&meta(b"", b"", false)).unwrap();
+    let clip = keyspace(b"x\0\0\x01", b"")
+        .clip(&meta(b"", b"", false))
+        .unwrap();
     assert_eq!(clip.start, Bound::Included(bytes::encode(b"x\0\0\x01")));
     assert_eq!(clip.end, Bound::Excluded(bytes::encode(b"x\0\0\x02")));
     let clip = keyspace(b"", b"").clip(&meta(b"", b"", false)).unwrap();
-    assert_eq!(clip, Clip { start: Bound::Unbounded, end: Bound::Unbounded });
+    assert_eq!(
+        clip,
+        Clip {
+            start: Bound::Unbounded,
+            end: Bound::Unbounded
+        }
+    );
 }
 
 #[test]
 fn an_inclusive_end_of_encoded_keys_leaves_out_the_versions_of_that_key() {
     // As TiKV: the bound has no timestamp, the versions of the key sort after it.
-    let clip = keyspace(b"t1", b"t1").clip(&meta(b"t1a", b"t1b", false)).unwrap();
+    let clip = keyspace(b"t1", b"t1")
+        .clip(&meta(b"t1a", b"t1b", false))
+        .unwrap();
     assert!(!clip.is_before(&data_key(b"t1a", 5)[1..]));
     assert!(!clip.is_after(&data_key(b"t1a", 5)[1..]));
     assert!(clip.is_after(&data_key(b"t1b", 5)[1..]));
@@ -56,11 +77,17 @@ fn keys_that_do_not_fit_are_refused() {
     let mut out = Vec::new();
     for (old, new) in [(&b"t123"[..], &b"t456"[..]), (b"t123", b"t4567")] {
         let result = keyspace(old, new).key(&data_key(b"t124_r", 5), &mut out);
-        assert!(matches!(result, Err(RewriteError::WrongPrefix { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(RewriteError::WrongPrefix { .. })),
+            "{result:?}"
+        );
     }
     // The padding of a short key is no data.
     let result = keyspace(b"t\0\0", b"t\x01\x01").key(&data_key(b"t", 5), &mut out);
-    assert!(matches!(result, Err(RewriteError::WrongPrefix { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(RewriteError::WrongPrefix { .. })),
+        "{result:?}"
+    );
     assert!(keyspace(b"", b"").key(b"short", &mut out).is_err());
 }
 
@@ -79,7 +106,10 @@ fn legacy_rules_are_text() {
 fn timestamps_are_replaced_and_filtered() {
     let with = |rule: RewriteRule| Rewrite::new(Some(&rule), DownloadRequestType::Keyspace);
     let mut out = Vec::new();
-    let new_ts = with(RewriteRule { new_timestamp: 9, ..rule(b"a", b"b") });
+    let new_ts = with(RewriteRule {
+        new_timestamp: 9,
+        ..rule(b"a", b"b")
+    });
     assert_eq!(new_ts.key(&data_key(b"ak", 5), &mut out), Ok(true));
     assert_eq!(out, data_key(b"bk", 9));
     let record = Write::new(WriteKind::Delete, TimeStamp(4), None).to_bytes();
@@ -93,8 +123,9 @@ fn timestamps_are_replaced_and_filtered() {
         ignore_before_timestamp: 5,
         ..Default::default()
     });
-    let kept: Vec<u64> =
-        (4..9).filter(|ts| window.key(&data_key(b"k", *ts), &mut out).unwrap()).collect();
+    let kept: Vec<u64> = (4..9)
+        .filter(|ts| window.key(&data_key(b"k", *ts), &mut out).unwrap())
+        .collect();
     assert_eq!(kept, [5, 6, 7]);
 }
 

@@ -71,7 +71,7 @@ async fn run(mega_bytes: usize, threads: usize) -> Result<()> {
         );
         let (context, options) = backup_context(&rt, &cluster, &url).await?;
         let started = rt.now();
-        let done = backup::run(&context, &options).await?;
+        let done = Box::pin(backup::run(&context, &options)).await?;
         fastest = fastest.min(rt.now().since(started));
         sums = KvStats {
             crc64_xor: 0,
@@ -112,7 +112,7 @@ async fn run(mega_bytes: usize, threads: usize) -> Result<()> {
             is_explicit: false,
         };
         let started = rt.now();
-        restore::restore(&target, &RestoreOptions::new(scope)).await?;
+        Box::pin(restore::restore(&target, &RestoreOptions::new(scope))).await?;
         fastest = fastest.min(rt.now().since(started));
     }
     report(

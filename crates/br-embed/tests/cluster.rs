@@ -1,6 +1,8 @@
 //! A cluster over real sockets: PD's two protocols on one port, data through splits, leader moves,
 //! store failures and restarts.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{collections::BTreeMap, path::Path};
 
 use br_codec::{ApiVersion, key};

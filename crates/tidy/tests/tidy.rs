@@ -1,6 +1,8 @@
 //! Checks of the tree itself: the layers look down only, files stay small, and nothing of the
 //! machine that it was written on is in it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -29,6 +31,7 @@ const LAYERS: &[(&str, u32, &[&str])] = &[
     ("br-inspect", 3, &[]),
     ("br", 4, &[]),
     ("bench", 5, &[]),
+    ("e2e", 5, &[]),
     ("tidy", 0, &[]),
 ];
 
@@ -39,7 +42,10 @@ const FILE_LINES_MAX: usize = 800;
 const GOLDEN_BYTES_MAX: u64 = 10 << 20;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// The files that git tracks or would track.
@@ -49,9 +55,17 @@ fn files() -> Vec<PathBuf> {
         .current_dir(root())
         .output()
         .expect("git lists the files of the tree");
-    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "git ls-files: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let names = String::from_utf8(output.stdout).unwrap();
-    names.lines().map(|name| root().join(name)).filter(|path| path.is_file()).collect()
+    names
+        .lines()
+        .map(|name| root().join(name))
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 fn code() -> impl Iterator<Item = (PathBuf, String)> {
@@ -67,14 +81,26 @@ fn code() -> impl Iterator<Item = (PathBuf, String)> {
 #[test]
 fn layers_look_down_only() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let layers: BTreeMap<&str, (u32, &[&str])> =
-        LAYERS.iter().map(|(name, layer, same)| (*name, (*layer, *same))).collect();
+    let layers: BTreeMap<&str, (u32, &[&str])> = LAYERS
+        .iter()
+        .map(|(name, layer, same)| (*name, (*layer, *same)))
+        .collect();
     let mut wrong = Vec::new();
     let mut seen = BTreeSet::new();
     for package in metadata["packages"].as_array().unwrap() {
@@ -97,8 +123,14 @@ fn layers_look_down_only() {
             }
         }
     }
-    let gone: Vec<_> = layers.keys().filter(|name| !seen.contains(**name)).collect();
-    assert!(wrong.is_empty() && gone.is_empty(), "{wrong:#?} gone: {gone:?}");
+    let gone: Vec<_> = layers
+        .keys()
+        .filter(|name| !seen.contains(**name))
+        .collect();
+    assert!(
+        wrong.is_empty() && gone.is_empty(),
+        "{wrong:#?} gone: {gone:?}"
+    );
 }
 
 #[test]
@@ -128,7 +160,10 @@ fn names_are_concepts() {
         .into_iter()
         .filter(|path| {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
-            matches!(stem, Some("utils" | "util" | "common" | "helpers" | "helper" | "misc"))
+            matches!(
+                stem,
+                Some("utils" | "util" | "common" | "helpers" | "helper" | "misc")
+            )
         })
         .collect();
     assert!(vague.is_empty(), "{vague:#?}");
@@ -137,8 +172,10 @@ fn names_are_concepts() {
 #[test]
 fn nothing_of_a_machine_is_in_the_tree() {
     // Put together here, so that this file does not hold the words that it looks for.
-    let words =
-        ["/wo", "/ro", "/fa", "/ho"].iter().zip(["rk/", "ot/", "rm/", "me/"]).map(|(a, b)| format!("{a}{b}"));
+    let words = ["/wo", "/ro", "/fa", "/ho"]
+        .iter()
+        .zip(["rk/", "ot/", "rm/", "me/"])
+        .map(|(a, b)| format!("{a}{b}"));
     let words: Vec<_> = words.collect();
     let mut wrong = Vec::new();
     for path in files() {
@@ -146,7 +183,9 @@ fn nothing_of_a_machine_is_in_the_tree() {
         if inside.starts_with("tests/golden") || inside.ends_with("Cargo.lock") {
             continue;
         }
-        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             if words.iter().any(|word| line.contains(word.as_str())) {
                 wrong.push(format!("{}:{}: {line}", inside.display(), number + 1));

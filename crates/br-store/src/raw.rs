@@ -16,3 +16,6 @@ mod scan;
 mod write;
 
 pub(crate) use keys::RawError;
+
+#[cfg(test)]
+mod tests;

@@ -29,11 +29,21 @@ pub(super) fn simulate<T, F: Future<Output = T>>(seed: u64, test: impl FnOnce(Cl
 }
 
 pub(super) fn put(key: &[u8], value: &[u8]) -> Mutation {
-    Mutation { op: Op::Put.into(), key: key.to_vec(), value: value.to_vec(), ..Default::default() }
+    Mutation {
+        op: Op::Put.into(),
+        key: key.to_vec(),
+        value: value.to_vec(),
+        ..Default::default()
+    }
 }
 
 pub(super) fn op(op: Op, key: &[u8]) -> Mutation {
-    Mutation { op: op.into(), key: key.to_vec(), value: b"i".to_vec(), ..Default::default() }
+    Mutation {
+        op: op.into(),
+        key: key.to_vec(),
+        value: b"i".to_vec(),
+        ..Default::default()
+    }
 }
 
 pub(super) fn request(start_ts: u64, mutations: Vec<Mutation>) -> PrewriteRequest {
@@ -59,7 +69,11 @@ pub(super) fn pessimistic(
     }
 }
 
-pub(super) fn lock_request(start_ts: u64, for_update_ts: u64, key: &[u8]) -> PessimisticLockRequest {
+pub(super) fn lock_request(
+    start_ts: u64,
+    for_update_ts: u64,
+    key: &[u8],
+) -> PessimisticLockRequest {
     PessimisticLockRequest {
         mutations: vec![op(Op::PessimisticLock, key)],
         primary_lock: key.to_vec(),
@@ -75,7 +89,10 @@ impl Client {
     pub(super) fn new(rt: Rt) -> Self {
         let engine = Arc::new(MemoryEngine::new("unused"));
         let topology = Arc::new(FakeTopology::new());
-        Self { storage: Storage::new(rt.clone(), engine, topology, ApiVersion::V1), rt }
+        Self {
+            storage: Storage::new(rt.clone(), engine, topology, ApiVersion::V1),
+            rt,
+        }
     }
 
     pub(super) async fn prewrite(&self, request: PrewriteRequest) -> PrewriteResponse {
@@ -115,7 +132,11 @@ impl Client {
 
     pub(super) async fn rollback(&self, start_ts: u64, keys: &[&[u8]]) -> Option<KeyError> {
         let keys = keys.iter().map(|key| key.to_vec()).collect();
-        let request = BatchRollbackRequest { start_version: start_ts, keys, ..Default::default() };
+        let request = BatchRollbackRequest {
+            start_version: start_ts,
+            keys,
+            ..Default::default()
+        };
         self.storage.batch_rollback(request).await.error
     }
 
@@ -158,17 +179,29 @@ impl Client {
     }
 
     pub(super) fn scan(&self, ts: u64, reverse: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let request = ScanRequest { limit: 1000, version: ts, reverse, ..Default::default() };
+        let request = ScanRequest {
+            limit: 1000,
+            version: ts,
+            reverse,
+            ..Default::default()
+        };
         let answer = self.storage.scan(&request, &KeyRange::default());
         assert_eq!(answer.error, None);
-        answer.pairs.into_iter().map(|pair| {
-            assert_eq!(pair.error, None);
-            (pair.key, pair.value)
-        }).collect()
+        answer
+            .pairs
+            .into_iter()
+            .map(|pair| {
+                assert_eq!(pair.error, None);
+                (pair.key, pair.value)
+            })
+            .collect()
     }
 
     pub(super) fn locks(&self, ts: u64) -> Vec<LockInfo> {
-        let request = kvrpcpb::ScanLockRequest { max_version: ts, ..Default::default() };
+        let request = kvrpcpb::ScanLockRequest {
+            max_version: ts,
+            ..Default::default()
+        };
         let answer = self.storage.scan_lock(&request, &KeyRange::default());
         assert_eq!(answer.error, None);
         answer.locks

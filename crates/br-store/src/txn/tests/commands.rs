@@ -14,7 +14,11 @@ use crate::mvcc::ReadContext;
 const LONG: &[u8] = &[7; 300];
 
 fn status(primary: &[u8], lock_ts: u64) -> CheckTxnStatusRequest {
-    CheckTxnStatusRequest { primary_key: primary.to_vec(), lock_ts, ..Default::default() }
+    CheckTxnStatusRequest {
+        primary_key: primary.to_vec(),
+        lock_ts,
+        ..Default::default()
+    }
 }
 
 #[test]
@@ -36,12 +40,23 @@ fn versions_are_seen_from_their_commit_on() {
 fn a_lock_blocks_reads_that_could_miss_its_commit() {
     simulate(1, async |client| {
         client.write(1, 2, b"a", b"old").await;
-        client.must_prewrite(10, vec![put(b"p", b"1"), put(b"a", LONG)]).await;
+        client
+            .must_prewrite(10, vec![put(b"p", b"1"), put(b"a", LONG)])
+            .await;
         assert_eq!(client.value(9, b"a"), Some(b"old".to_vec()));
         let locked = client.get(10, b"a").unwrap_err().locked.unwrap();
-        assert_eq!((locked.lock_version, locked.primary_lock), (10, b"p".to_vec()));
-        assert_eq!(client.get_knowing(10, b"a", &[10], &[]), Ok(Some(b"old".to_vec())));
-        assert_eq!(client.get_knowing(10, b"a", &[], &[10]), Ok(Some(LONG.to_vec())));
+        assert_eq!(
+            (locked.lock_version, locked.primary_lock),
+            (10, b"p".to_vec())
+        );
+        assert_eq!(
+            client.get_knowing(10, b"a", &[10], &[]),
+            Ok(Some(b"old".to_vec()))
+        );
+        assert_eq!(
+            client.get_knowing(10, b"a", &[], &[10]),
+            Ok(Some(LONG.to_vec()))
+        );
         // Whoever reads the newest passes a primary, but no secondary.
         assert_eq!(client.get(u64::MAX, b"p"), Ok(None));
         assert!(client.get(u64::MAX, b"a").is_err());
@@ -54,7 +69,10 @@ fn an_optimistic_prewrite_finds_later_commits_and_other_locks() {
         client.write(10, 20, b"a", b"1").await;
         let answer = client.prewrite(request(15, vec![put(b"a", b"2")])).await;
         let conflict = answer.errors[0].conflict.clone().unwrap();
-        assert_eq!((conflict.conflict_ts, conflict.conflict_commit_ts), (10, 20));
+        assert_eq!(
+            (conflict.conflict_ts, conflict.conflict_commit_ts),
+            (10, 20)
+        );
         assert_eq!(conflict.reason(), Reason::Optimistic);
 
         client.must_prewrite(30, vec![put(b"a", b"3")]).await;
@@ -62,7 +80,11 @@ fn an_optimistic_prewrite_finds_later_commits_and_other_locks() {
         let answer = client.prewrite(request(40, both)).await;
         assert_eq!(answer.errors.len(), 1);
         assert_eq!(answer.errors[0].locked.as_ref().unwrap().lock_version, 30);
-        assert_eq!(client.locks(100).len(), 1, "nothing may be written beside a lock");
+        assert_eq!(
+            client.locks(100).len(),
+            1,
+            "nothing may be written beside a lock"
+        );
     });
 }
 
@@ -89,7 +111,14 @@ fn repeated_commands_do_no_harm() {
         assert_eq!(conflict.reason(), Reason::SelfRolledBack);
         let missing = client.commit(30, 40, &[b"b"]).await.unwrap();
         assert_eq!(missing.txn_lock_not_found.unwrap().key, b"b");
-        assert!(client.commit(50, 50, &[b"b"]).await.unwrap().abort.contains("InvalidTxnTso"));
+        assert!(
+            client
+                .commit(50, 50, &[b"b"])
+                .await
+                .unwrap()
+                .abort
+                .contains("InvalidTxnTso")
+        );
     });
 }
 
@@ -102,7 +131,9 @@ fn inserts_and_checks_of_absence() {
             assert_eq!(answer.errors[0].already_exist.as_ref().unwrap().key, b"a");
         }
         client.remove(40, 50, b"a").await;
-        client.must_prewrite(60, vec![op(Op::CheckNotExists, b"a")]).await;
+        client
+            .must_prewrite(60, vec![op(Op::CheckNotExists, b"a")])
+            .await;
         assert_eq!(client.locks(100), vec![]);
         client.must_prewrite(60, vec![op(Op::Insert, b"a")]).await;
         assert_eq!(client.commit(60, 70, &[b"a"]).await, None);
@@ -114,28 +145,36 @@ fn inserts_and_checks_of_absence() {
 fn assertions_are_checked() {
     simulate(1, async |client| {
         client.write(10, 20, b"a", b"1").await;
-        for (key, assertion, holds) in [
-            (b"a", Assertion::Exist, true),
-            (b"a", Assertion::NotExist, false),
-            (b"b", Assertion::Exist, false),
-            (b"b", Assertion::NotExist, true),
+        for (start_ts, key, assertion, holds) in [
+            (30, b"a", Assertion::Exist, true),
+            (31, b"a", Assertion::NotExist, false),
+            (32, b"b", Assertion::Exist, false),
+            (33, b"b", Assertion::NotExist, true),
         ] {
             let mut mutation = put(key, b"2");
             mutation.assertion = assertion.into();
-            let mut prewrite = request(30, vec![mutation]);
+            let mut prewrite = request(start_ts, vec![mutation]);
             prewrite.assertion_level = AssertionLevel::Fast.into();
             let answer = client.prewrite(prewrite).await;
             assert_eq!(answer.errors.is_empty(), holds, "{key:?} {assertion:?}");
             if !holds {
                 assert!(answer.errors[0].assertion_failed.is_some());
             }
+            assert_eq!(client.rollback(start_ts, &[key]).await, None);
         }
     });
 }
 
 fn async_commit(start_ts: u64, mutations: Vec<br_proto::kvrpcpb::Mutation>) -> PrewriteRequest {
-    let secondaries = mutations[1..].iter().map(|mutation| mutation.key.clone()).collect();
-    PrewriteRequest { use_async_commit: true, secondaries, ..request(start_ts, mutations) }
+    let secondaries = mutations[1..]
+        .iter()
+        .map(|mutation| mutation.key.clone())
+        .collect();
+    PrewriteRequest {
+        use_async_commit: true,
+        secondaries,
+        ..request(start_ts, mutations)
+    }
 }
 
 #[test]
@@ -159,7 +198,12 @@ fn async_commit_stays_above_reads() {
         };
         let answer = client.storage.check_secondary_locks(checked.clone()).await;
         assert_eq!((answer.locks.len(), answer.commit_ts), (1, 0));
-        let expired = client.commit(10, 100, &[b"a"]).await.unwrap().commit_ts_expired.unwrap();
+        let expired = client
+            .commit(10, 100, &[b"a"])
+            .await
+            .unwrap()
+            .commit_ts_expired
+            .unwrap();
         assert_eq!(expired.min_commit_ts, 101);
         assert_eq!(client.commit(10, 101, &[b"a", b"b"]).await, None);
         let answer = client.storage.check_secondary_locks(checked).await;
@@ -213,25 +257,45 @@ fn one_phase_commits_at_once_or_falls_back() {
 fn pessimistic_locks() {
     simulate(1, async |client| {
         client.write(10, 20, b"a", b"1").await;
-        let conflict = client.lock(lock_request(15, 15, b"a")).await.errors.remove(0);
-        assert_eq!(conflict.conflict.unwrap().reason(), Reason::PessimisticRetry);
+        let conflict = client
+            .lock(lock_request(15, 15, b"a"))
+            .await
+            .errors
+            .remove(0);
+        assert_eq!(
+            conflict.conflict.unwrap().reason(),
+            Reason::PessimisticRetry
+        );
         let mut wanted = lock_request(15, 25, b"a");
         wanted.return_values = true;
         let answer = client.lock(wanted.clone()).await;
-        assert_eq!((answer.errors, answer.values), (vec![], vec![b"1".to_vec()]));
+        assert_eq!(
+            (answer.errors, answer.values),
+            (vec![], vec![b"1".to_vec()])
+        );
         // They block writers, not readers.
         assert_eq!(client.value(30, b"a"), Some(b"1".to_vec()));
-        assert!(client.lock(lock_request(30, 30, b"a")).await.errors[0].locked.is_some());
-        let answer = client.prewrite(pessimistic(15, 25, vec![put(b"a", b"2")])).await;
+        assert!(
+            client.lock(lock_request(30, 30, b"a")).await.errors[0]
+                .locked
+                .is_some()
+        );
+        let answer = client
+            .prewrite(pessimistic(15, 25, vec![put(b"a", b"2")]))
+            .await;
         assert_eq!(answer.errors, vec![]);
         assert_eq!(client.commit(15, 40, &[b"a"]).await, None);
         assert_eq!(client.value(40, b"a"), Some(b"2".to_vec()));
 
         // Lost, but nobody has changed the key since: it does without.
-        let answer = client.prewrite(pessimistic(50, 50, vec![put(b"a", b"3")])).await;
+        let answer = client
+            .prewrite(pessimistic(50, 50, vec![put(b"a", b"3")]))
+            .await;
         assert_eq!(answer.errors, vec![]);
         assert_eq!(client.rollback(50, &[b"a"]).await, None);
-        let answer = client.prewrite(pessimistic(30, 30, vec![put(b"a", b"4")])).await;
+        let answer = client
+            .prewrite(pessimistic(30, 30, vec![put(b"a", b"4")]))
+            .await;
         assert!(answer.errors[0].abort.contains("PessimisticLockNotFound"));
         let answer = client.lock(lock_request(50, 60, b"a")).await;
         assert!(answer.errors[0].abort.contains("RolledBack"));
@@ -244,7 +308,10 @@ fn a_pessimistic_retry_of_a_key_without_lock_is_checked() {
         client.write(30, 40, b"i", b"new").await;
         let mut prewrite = pessimistic(10, 20, vec![put(b"i", b"old")]);
         prewrite.pessimistic_actions = vec![PessimisticAction::SkipPessimisticCheck.into()];
-        prewrite.context = Some(Context { is_retry_request: true, ..Default::default() });
+        prewrite.context = Some(Context {
+            is_retry_request: true,
+            ..Default::default()
+        });
         let answer = client.prewrite(prewrite).await;
         assert!(answer.errors[0].abort.contains("PessimisticLockNotFound"));
     });
@@ -264,8 +331,14 @@ fn locks_only_if_the_key_exists_and_with_conflict() {
         let answer = client.lock(wanted).await;
         assert_eq!(answer.errors, vec![]);
         let result = &answer.results[0];
-        assert_eq!(result.r#type(), PessimisticLockKeyResultType::LockResultLockedWithConflict);
-        assert_eq!((result.locked_with_conflict_ts, &result.value[..]), (30, &b"1"[..]));
+        assert_eq!(
+            result.r#type(),
+            PessimisticLockKeyResultType::LockResultLockedWithConflict
+        );
+        assert_eq!(
+            (result.locked_with_conflict_ts, &result.value[..]),
+            (30, &b"1"[..])
+        );
         assert_eq!(client.locks(100)[0].lock_for_update_ts, 30);
     });
 }
@@ -285,7 +358,10 @@ fn a_waiter_gets_the_lock_when_it_is_released() {
             for_update_ts: 10,
             ..Default::default()
         };
-        let answer = client.storage.pessimistic_rollback(release, KeyRange::default()).await;
+        let answer = client
+            .storage
+            .pessimistic_rollback(release, KeyRange::default())
+            .await;
         assert_eq!(answer.errors, vec![]);
         assert_eq!(waiting.await.errors, vec![]);
         assert_eq!(client.locks(100)[0].lock_version, 20);
@@ -314,10 +390,23 @@ fn a_deadlock_is_told_at_once() {
         let deadlock = client.lock(wanted).await.errors.remove(0).deadlock.unwrap();
         assert_eq!((deadlock.lock_ts, &deadlock.lock_key[..]), (10, &b"a"[..]));
         assert_eq!(deadlock.deadlock_key, b"b");
-        let chain: Vec<_> =
-            deadlock.wait_chain.iter().map(|entry| (entry.txn, entry.wait_for_txn)).collect();
+        let chain: Vec<_> = deadlock
+            .wait_chain
+            .iter()
+            .map(|entry| (entry.txn, entry.wait_for_txn))
+            .collect();
         assert_eq!(chain, vec![(10, 20), (20, 10)]);
-        assert_eq!(client.rollback(20, &[b"b"]).await, None);
+        let release = PessimisticRollbackRequest {
+            start_version: 20,
+            for_update_ts: 20,
+            keys: vec![b"b".to_vec()],
+            ..Default::default()
+        };
+        let answer = client
+            .storage
+            .pessimistic_rollback(release, KeyRange::default())
+            .await;
+        assert_eq!(answer.errors, vec![]);
         assert_eq!(waiting.await.errors, vec![]);
     });
 }
@@ -334,7 +423,10 @@ fn status_of_transactions() {
         let mut asked = status(b"p", ms(1000));
         (asked.caller_start_ts, asked.current_ts) = (ms(2000), ms(2001));
         let answer = check(asked.clone()).await;
-        assert_eq!((answer.action(), answer.lock_ttl), (Action::MinCommitTsPushed, 3000));
+        assert_eq!(
+            (answer.action(), answer.lock_ttl),
+            (Action::MinCommitTsPushed, 3000)
+        );
         assert_eq!(client.value(ms(2000), b"p"), None);
         // A heartbeat makes it live longer, then it expires.
         let beat = TxnHeartBeatRequest {
@@ -343,22 +435,49 @@ fn status_of_transactions() {
             advise_lock_ttl: 9000,
             ..Default::default()
         };
-        assert_eq!(client.storage.txn_heart_beat(beat.clone()).await.lock_ttl, 9000);
+        assert_eq!(
+            client.storage.txn_heart_beat(beat.clone()).await.lock_ttl,
+            9000
+        );
         asked.current_ts = ms(10_000);
         assert_eq!(check(asked.clone()).await.lock_ttl, 9000);
         asked.current_ts = ms(10_001);
-        assert_eq!(check(asked.clone()).await.action(), Action::TtlExpireRollback);
+        assert_eq!(
+            check(asked.clone()).await.action(),
+            Action::TtlExpireRollback
+        );
         assert_eq!(check(asked.clone()).await.action(), Action::NoAction);
-        assert!(client.storage.txn_heart_beat(beat).await.error.unwrap().txn_not_found.is_some());
+        assert!(
+            client
+                .storage
+                .txn_heart_beat(beat)
+                .await
+                .error
+                .unwrap()
+                .txn_not_found
+                .is_some()
+        );
         // Committed, and not known.
         client.write(ms(20_000), ms(20_001), b"p", b"2").await;
-        assert_eq!(check(status(b"p", ms(20_000))).await.commit_version, ms(20_001));
-        assert!(check(status(b"p", 7)).await.error.unwrap().txn_not_found.is_some());
+        assert_eq!(
+            check(status(b"p", ms(20_000))).await.commit_version,
+            ms(20_001)
+        );
+        assert!(
+            check(status(b"p", 7))
+                .await
+                .error
+                .unwrap()
+                .txn_not_found
+                .is_some()
+        );
         let mut asked = status(b"p", 7);
         asked.rollback_if_not_exist = true;
         assert_eq!(check(asked).await.action(), Action::LockNotExistRollback);
         // Not the primary.
-        client.must_prewrite(ms(30_000), vec![put(b"q", b"1"), put(b"s", b"1")]).await;
+        client
+            .must_prewrite(ms(30_000), vec![put(b"q", b"1"), put(b"s", b"1")])
+            .await;
         let mut asked = status(b"s", ms(30_000));
         asked.verify_is_primary = true;
         assert!(check(asked).await.error.unwrap().primary_mismatch.is_some());
@@ -387,28 +506,49 @@ fn locks_are_resolved_by_key_and_by_region() {
     simulate(1, async |client| {
         let many: Vec<_> = (0..600_u32).map(|n| put(&n.to_be_bytes(), LONG)).collect();
         client.must_prewrite(10, many.clone()).await;
-        client.must_prewrite(11, vec![put(b"x", b"1"), put(b"y", b"1")]).await;
+        client
+            .must_prewrite(11, vec![put(b"x", b"1"), put(b"y", b"1")])
+            .await;
         let resolve = ResolveLockRequest {
-            txn_infos: vec![TxnInfo { txn: 10, status: 20, ..Default::default() }, TxnInfo {
-                txn: 11,
-                status: 0,
-                ..Default::default()
-            }],
+            txn_infos: vec![
+                TxnInfo {
+                    txn: 10,
+                    status: 20,
+                    ..Default::default()
+                },
+                TxnInfo {
+                    txn: 11,
+                    status: 0,
+                    ..Default::default()
+                },
+            ],
             ..Default::default()
         };
-        let answer = client.storage.resolve_lock(resolve, KeyRange::default()).await;
+        let answer = client
+            .storage
+            .resolve_lock(resolve, KeyRange::default())
+            .await;
         assert_eq!(answer.error, None);
         assert_eq!(client.locks(100), vec![]);
         assert_eq!(client.scan(20, false).len(), 600);
 
-        client.must_prewrite(30, vec![put(b"x", b"1"), put(b"y", b"1")]).await;
+        client
+            .must_prewrite(30, vec![put(b"x", b"1"), put(b"y", b"1")])
+            .await;
         let lite = ResolveLockRequest {
             start_version: 30,
             commit_version: 40,
             keys: vec![b"y".to_vec()],
             ..Default::default()
         };
-        assert_eq!(client.storage.resolve_lock(lite, KeyRange::default()).await.error, None);
+        assert_eq!(
+            client
+                .storage
+                .resolve_lock(lite, KeyRange::default())
+                .await
+                .error,
+            None
+        );
         assert_eq!(client.locks(100)[0].key, b"x");
         assert_eq!(client.value(40, b"y"), Some(b"1".to_vec()));
     });
@@ -425,13 +565,23 @@ fn overlapped_rollbacks_keep_the_commit() {
             start_version: 20,
             ..Default::default()
         };
-        assert_eq!(client.storage.check_secondary_locks(checked).await.commit_ts, 0);
+        assert_eq!(
+            client
+                .storage
+                .check_secondary_locks(checked)
+                .await
+                .commit_ts,
+            0
+        );
         assert_eq!(client.value(20, b"a"), Some(b"1".to_vec()));
         let answer = client.prewrite(request(20, vec![put(b"a", b"3")])).await;
         assert!(answer.errors[0].conflict.is_some());
         // Garbage collection takes the newer version: the rewritten one must not come back.
         client.remove(50, 60, b"a").await;
-        client.storage.gc(&KeyRange::default(), TimeStamp(60)).unwrap();
+        client
+            .storage
+            .gc(&KeyRange::default(), TimeStamp(60))
+            .unwrap();
         assert_eq!(client.value(100, b"a"), None);
     });
 }
@@ -444,26 +594,40 @@ fn collection_keeps_what_the_safe_point_sees() {
         client.write(50, 60, b"a", b"3").await;
         client.write(10, 20, b"b", b"1").await;
         client.remove(30, 40, b"b").await;
-        let summary = client.storage.gc(&KeyRange::default(), TimeStamp(45)).unwrap();
+        let summary = client
+            .storage
+            .gc(&KeyRange::default(), TimeStamp(45))
+            .unwrap();
         assert_eq!((summary.versions_seen, summary.versions_removed), (5, 3));
         assert_eq!(client.value(45, b"a"), Some(b"2".to_vec()));
         assert_eq!(client.value(60, b"a"), Some(b"3".to_vec()));
         assert_eq!(client.value(45, b"b"), None);
         let snapshot = client.storage.engine().snapshot();
         let mut rest = snapshot.iter(br_types::Cf::Default, KeyRange::new(&b"z"[..], &b"{"[..]));
-        assert!(!rest.seek_to_first().unwrap(), "the long value goes with its record");
+        assert!(
+            !rest.seek_to_first().unwrap(),
+            "the long value goes with its record"
+        );
     });
 }
 
 fn entries(client: &Client, after: u64, ts: u64) -> Vec<(Vec<u8>, Option<Vec<u8>>, bool)> {
     let context = ReadContext::at(TimeStamp(ts));
-    let view = client.storage.read_range(&KeyRange::default(), context).unwrap();
+    let view = client
+        .storage
+        .read_range(&KeyRange::default(), context)
+        .unwrap();
     let mut entries = view.entries(TimeStamp(after)).unwrap();
     let mut all = Vec::new();
     while let Some(entry) = entries.next().unwrap() {
-        let key = br_codec::key::decode(entry.encoded_key).unwrap().into_bytes();
+        let key = br_codec::key::decode(entry.encoded_key)
+            .unwrap()
+            .into_bytes();
         let value = entry.value.map(<[u8]>::to_vec);
-        assert_eq!(br_codec::key::split_data_key(entry.write_key).unwrap().0, entry.encoded_key);
+        assert_eq!(
+            br_codec::key::split_data_key(entry.write_key).unwrap().0,
+            entry.encoded_key
+        );
         all.push((key, value, entry.default.is_some()));
     }
     all
@@ -481,13 +645,19 @@ fn entries_of_a_backup() {
         }
         client.rollback(45, &[b"b"]).await;
         let row = |key: &[u8], value: &[u8], is_long| (key.to_vec(), Some(value.to_vec()), is_long);
-        assert_eq!(entries(&client, 0, 45), vec![row(b"a", b"1", false), row(b"b", LONG, true)]);
+        assert_eq!(
+            entries(&client, 0, 45),
+            vec![row(b"a", b"1", false), row(b"b", LONG, true)]
+        );
         assert_eq!(entries(&client, 20, 45), vec![(b"c".to_vec(), None, false)]);
         assert_eq!(entries(&client, 45, 50), vec![]);
         assert_eq!(entries(&client, 0, 300)[0], row(b"a", b"later", false));
         client.must_prewrite(300, vec![put(b"d", b"1")]).await;
         let context = ReadContext::at(TimeStamp(300));
-        let view = client.storage.read_range(&KeyRange::default(), context).unwrap();
+        let view = client
+            .storage
+            .read_range(&KeyRange::default(), context)
+            .unwrap();
         assert!(view.entries(TimeStamp::ZERO).is_err());
     });
 }

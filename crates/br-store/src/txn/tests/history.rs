@@ -41,7 +41,10 @@ struct History {
 impl History {
     fn value(&self, key: &[u8], ts: u64) -> Value {
         let commits = self.commits.get(key)?;
-        commits.range(..=ts).next_back().and_then(|(_, (_, value))| value.clone())
+        commits
+            .range(..=ts)
+            .next_back()
+            .and_then(|(_, (_, value))| value.clone())
     }
 
     fn commit(&mut self, start_ts: u64, commit_ts: u64, mutations: &[Mutation]) {
@@ -67,7 +70,11 @@ struct World {
 impl World {
     fn new(client: Client) -> Self {
         let clock = Arc::new(AtomicU64::new(FIRST_TS));
-        Self { client, clock, history: Arc::default() }
+        Self {
+            client,
+            clock,
+            history: Arc::default(),
+        }
     }
 
     fn tso(&self) -> u64 {
@@ -130,7 +137,10 @@ impl World {
     async fn write_once(&self) {
         let start_ts = self.tso();
         let mutations = self.mutations(start_ts);
-        let keys: Vec<Vec<u8>> = mutations.iter().map(|mutation| mutation.key.clone()).collect();
+        let keys: Vec<Vec<u8>> = mutations
+            .iter()
+            .map(|mutation| mutation.key.clone())
+            .collect();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let mode = self.random(4);
         let mut prewrite = if mode == 3 {
@@ -154,7 +164,11 @@ impl World {
         match mode {
             2 => prewrite.try_one_pc = true,
             _ if is_async => {
-                prewrite = PrewriteRequest { use_async_commit: true, secondaries, ..prewrite };
+                prewrite = PrewriteRequest {
+                    use_async_commit: true,
+                    secondaries,
+                    ..prewrite
+                };
             }
             // Readers may push it.
             _ => prewrite.min_commit_ts = start_ts + 1,
@@ -173,7 +187,10 @@ impl World {
         }
         let decided = answer.min_commit_ts.max(answer.one_pc_commit_ts);
         if decided != 0 {
-            self.history.lock().unwrap().commit(start_ts, decided, &mutations);
+            self.history
+                .lock()
+                .unwrap()
+                .commit(start_ts, decided, &mutations);
         }
         if answer.one_pc_commit_ts != 0 {
             return;
@@ -182,12 +199,18 @@ impl World {
         let commit_ts = if decided != 0 { decided } else { self.tso() };
         if let Some(error) = self.client.commit(start_ts, commit_ts, &keys[..1]).await {
             // A reader has pushed it; nobody rolls it back.
-            assert!(error.commit_ts_expired.is_some() && decided == 0, "{error:?}");
+            assert!(
+                error.commit_ts_expired.is_some() && decided == 0,
+                "{error:?}"
+            );
             assert_eq!(self.client.rollback(start_ts, &keys).await, None);
             return;
         }
         if decided == 0 {
-            self.history.lock().unwrap().commit(start_ts, commit_ts, &mutations);
+            self.history
+                .lock()
+                .unwrap()
+                .commit(start_ts, commit_ts, &mutations);
         }
         // One in four dies here; readers find out.
         if self.random(4) != 0 {
@@ -214,7 +237,11 @@ impl World {
                     }
                 }
             };
-            self.history.lock().unwrap().reads.push((ts, key.to_vec(), value));
+            self.history
+                .lock()
+                .unwrap()
+                .reads
+                .push((ts, key.to_vec(), value));
         }
     }
 
@@ -237,7 +264,11 @@ impl World {
             keys: vec![lock.key.clone()],
             ..Default::default()
         };
-        let answer = self.client.storage.resolve_lock(resolve, KeyRange::default()).await;
+        let answer = self
+            .client
+            .storage
+            .resolve_lock(resolve, KeyRange::default())
+            .await;
         assert_eq!(answer.error, None);
         false
     }
@@ -265,7 +296,11 @@ impl World {
         }
         self.check_scans(&history, last);
         let middle = (FIRST_TS + last) / 2;
-        let gc = self.client.storage.gc(&KeyRange::default(), TimeStamp(middle)).unwrap();
+        let gc = self
+            .client
+            .storage
+            .gc(&KeyRange::default(), TimeStamp(middle))
+            .unwrap();
         assert!(gc.versions_removed > 0);
         for ts in [middle, (middle + last) / 2, last] {
             self.check_scans(&history, ts);
@@ -286,7 +321,9 @@ impl World {
         let mut entries = view.entries(TimeStamp::ZERO).unwrap();
         let mut found = Vec::new();
         while let Some(entry) = entries.next().unwrap() {
-            let key = br_codec::key::decode(entry.encoded_key).unwrap().into_bytes();
+            let key = br_codec::key::decode(entry.encoded_key)
+                .unwrap()
+                .into_bytes();
             found.push((key, entry.value.unwrap().to_vec()));
         }
         assert_eq!(found, expected, "entries at {ts}");

@@ -25,6 +25,7 @@ mod error;
 mod form;
 mod job;
 mod name;
+mod parts;
 mod pieces;
 mod plan;
 mod scan;

@@ -37,6 +37,13 @@ pub(super) async fn create(
     options: &RestoreOptions,
     plan: &RestorePlan,
 ) -> Result<(), RestoreError> {
+    // A policy's stores are another cluster's; a reference without its policy would break the table.
+    if options.keep_placement && !source.meta.head.policies.is_empty() {
+        tracing::warn!(
+            policies = source.meta.head.policies.len(),
+            "placement policies are not restored: tables are placed as the cluster's default says"
+        );
+    }
     let update_ts = target.cluster.pd().tso().await?;
     // With the first new tables, which may have the names of those that are gone.
     let mut batch = Batch {
@@ -71,7 +78,7 @@ pub(super) async fn create(
             if missing && created.insert(db.id()) {
                 batch
                     .databases
-                    .push(new_database(&entry.db_json, plan, place, options)?);
+                    .push(new_database(&entry.db_json, plan, place)?);
             }
             let Some(json) = entry.table_json else {
                 return Ok(());
@@ -81,7 +88,7 @@ pub(super) async fn create(
                 return Ok(());
             }
             let json = String::from_utf8(json).map_err(|_| bad_text(&name, &table))?;
-            let mut new = new_table(&json, &table, plan, place, update_ts, options, &name)?;
+            let mut new = new_table(&json, &table, plan, place, update_ts, &name)?;
             new.replaces = replaced.get(&table.id()).copied();
             batch.push(new);
             if batch.is_full() {
@@ -142,7 +149,6 @@ fn new_database(
     json: &[u8],
     plan: &RestorePlan,
     place: usize,
-    options: &RestoreOptions,
 ) -> Result<NewDatabase, RestoreError> {
     let name = plan
         .databases
@@ -158,9 +164,7 @@ fn new_database(
     let mut patch = DbPatch::new(&text).map_err(failed)?;
     patch.set_id(id).map_err(failed)?;
     patch.set_name(&name).map_err(failed)?;
-    if !options.keep_placement {
-        patch.clear_placement().map_err(failed)?;
-    }
+    patch.clear_placement().map_err(failed)?;
     Ok(NewDatabase {
         id,
         json: patch.finish(),
@@ -174,7 +178,6 @@ fn new_table(
     plan: &RestorePlan,
     place: usize,
     update_ts: TimeStamp,
-    options: &RestoreOptions,
     db_name: &str,
 ) -> Result<NewTable, RestoreError> {
     let name = format!("{db_name}.{}", table.name.original);
@@ -184,7 +187,7 @@ fn new_table(
     };
     let patch_options = PatchOptions {
         name: None,
-        keep_placement: options.keep_placement,
+        keep_placement: false,
         update_ts,
     };
     let patch = schema::for_restore(json, &plan.ids, &patch_options).map_err(failed)?;

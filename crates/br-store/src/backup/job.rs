@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::{
     error::PieceError,
-    name,
+    name, parts,
     pieces::{Piece, Pieces},
     plan::{Plan, Refusal},
     scan::{self, ScanOptions, Scanned},
@@ -103,11 +103,25 @@ impl Job {
             file_bytes_max: store.config.backup_sst_bytes_max,
             cancel,
         };
+        let boundaries = {
+            let (engine, is_raw) = (store.engine().clone(), plan.form.is_raw());
+            move |range: &KeyRange<EncodedKey>| {
+                // A raw backup of everything is one file, which its name says.
+                if is_raw {
+                    return Vec::new();
+                }
+                parts::boundaries(&*engine, range).unwrap_or_else(|error| {
+                    tracing::warn!(%error, %range, "a large region is backed up in one part");
+                    Vec::new()
+                })
+            }
+        };
         Ok(Job {
             pieces: Pieces::new(
                 store.topology.clone(),
                 store.store_id,
                 plan.any_replica,
+                Box::new(boundaries),
                 plan.ranges,
             ),
             scan: Arc::new(scan),

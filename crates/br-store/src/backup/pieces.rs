@@ -25,8 +25,13 @@ pub(super) struct Pieces {
     store: StoreId,
     /// Follower regions too.
     any_replica: bool,
+    /// Where a large piece is cut into parts.
+    boundaries: Boundaries,
     inner: Mutex<Inner>,
 }
+
+/// The keys at which a range is cut into parts, ascending.
+pub(super) type Boundaries = Box<dyn Fn(&KeyRange<EncodedKey>) -> Vec<EncodedKey> + Send + Sync>;
 
 struct Inner {
     /// Ranges that remain, the next one last.
@@ -40,6 +45,7 @@ impl Pieces {
         topology: Arc<dyn Topology>,
         store: StoreId,
         any_replica: bool,
+        boundaries: Boundaries,
         mut ranges: Vec<KeyRange<EncodedKey>>,
     ) -> Pieces {
         ranges.reverse();
@@ -47,6 +53,7 @@ impl Pieces {
             topology,
             store,
             any_replica,
+            boundaries,
             inner: Mutex::new(Inner {
                 ranges,
                 cut: Vec::new(),
@@ -81,7 +88,18 @@ impl Pieces {
             if self.is_ours(&state)
                 && let Some(part) = state.range().intersect(range)
             {
-                inner.cut.push(Piece { state, range: part });
+                let mut start = part.start.clone();
+                let ends = (self.boundaries)(&part).into_iter().chain([part.end]);
+                for end in ends {
+                    let range = KeyRange {
+                        start: std::mem::replace(&mut start, end.clone()),
+                        end,
+                    };
+                    inner.cut.push(Piece {
+                        state: state.clone(),
+                        range,
+                    });
+                }
             }
         }
         inner.cut.reverse();

@@ -32,7 +32,11 @@ const STACK_BYTES: usize = 4 << 20;
 
 /// Back up and restore TiKV and TiDB clusters.
 #[derive(Parser)]
-#[command(name = "br", disable_version_flag = true, arg_required_else_help = true)]
+#[command(
+    name = "br",
+    disable_version_flag = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(flatten)]
     global: global_flags::GlobalFlags,
@@ -79,7 +83,10 @@ fn accept_switches(command: Command) -> Command {
         if arg.get_value_parser().type_id() != TypeId::of::<Switch>() {
             return arg;
         }
-        arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
+        arg.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("BOOL")
     });
     command.mut_subcommands(accept_switches)
 }
@@ -112,14 +119,19 @@ fn dispatch(global: global_flags::GlobalFlags, top: Top, path: &str) -> Outcome 
         Top::Log(_) | Top::Debug(_) | Top::Operator(_) | Top::Abort(_) => {
             Err(not_built::refusal(path))
         }
-        Top::Restore(restore::RestoreCommand { what: restore::What::Point(_), .. }) => {
-            Err(not_built::refusal("restore point"))
+        Top::Restore(restore::RestoreCommand {
+            what: restore::What::Point(_),
+            ..
+        }) => Err(not_built::refusal("restore point")),
+        Top::Backup(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
         }
-        Top::Backup(command) => block_on(async |session| command.run(&global, session).await, &global),
         Top::Restore(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
-        Top::Export(command) => block_on(async |session| command.run(&global, session).await, &global),
+        Top::Export(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
         Top::Workload(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }

@@ -85,11 +85,18 @@ impl RunFlags {
     async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let cluster = global.cluster.connect(session).await?;
         let kinds = match self.kind {
-            Kind::Bank => Kinds::Bank { accounts: self.size },
+            Kind::Bank => Kinds::Bank {
+                accounts: self.size,
+            },
             Kind::Wide => Kinds::Wide { tables: self.size },
         };
-        let create =
-            Workload::create(&cluster, kinds, self.seed, &self.database, Some(&self.history));
+        let create = Workload::create(
+            &cluster,
+            kinds,
+            self.seed,
+            &self.database,
+            Some(&self.history),
+        );
         let workload = create.await?;
         summary::print(&format!("database {} is ready", self.database));
         let stop = session.cancel.child_token();
@@ -110,7 +117,10 @@ impl RunFlags {
 impl CheckFlags {
     async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let (database, model) = history::read(&self.history).map_err(|error| {
-            CommandError::invalid(error.to_string(), "pass the file that `br workload run` wrote")
+            CommandError::invalid(
+                error.to_string(),
+                "pass the file that `br workload run` wrote",
+            )
         })?;
         let cluster = global.cluster.connect(session).await?;
         let now = cluster.pd().tso().await?;

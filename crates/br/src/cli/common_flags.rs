@@ -1,0 +1,100 @@
+use br_format::crypter::{Crypter, Method};
+use clap::Args;
+
+use crate::{
+    edge::{CommandError, Outcome},
+    value::Switch,
+};
+
+/// Flags of backup and restore.
+#[derive(Args)]
+pub(super) struct CommonFlags {
+    /// Compare checksums with the cluster's.
+    #[arg(long, global = true, default_value = "false")]
+    pub(super) checksum: Switch,
+    /// Checksum requests of one table at a time.
+    #[arg(long, global = true, default_value = "4", value_name = "N")]
+    pub(super) checksum_concurrency: usize,
+    /// MiB a second and store; 0 is no limit.
+    #[arg(long, global = true, default_value = "0", value_name = "N")]
+    ratelimit: u64,
+    /// What the rate limit counts, in bytes.
+    #[arg(
+        long,
+        global = true,
+        default_value = "1048576",
+        hide = true,
+        value_name = "BYTES"
+    )]
+    ratelimit_unit: u64,
+    /// Print the summary as JSON.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) crypter: CrypterFlags,
+}
+
+impl CommonFlags {
+    /// `--ratelimit` in bytes.
+    pub(super) fn rate_limit_bytes_per_s(&self) -> u64 {
+        self.ratelimit.saturating_mul(self.ratelimit_unit)
+    }
+}
+
+/// How the backup is encrypted.
+#[derive(Args)]
+#[command(next_help_heading = "Encryption")]
+pub(super) struct CrypterFlags {
+    /// plaintext, aes128-ctr, aes192-ctr or aes256-ctr.
+    #[arg(
+        long = "crypter.method",
+        global = true,
+        default_value = "plaintext",
+        value_name = "METHOD"
+    )]
+    crypter_method: String,
+    /// The key, hexadecimal.
+    #[arg(
+        long = "crypter.key",
+        global = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HEX"
+    )]
+    crypter_key: String,
+    /// A file with the key, hexadecimal.
+    #[arg(
+        long = "crypter.key-file",
+        global = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "FILE"
+    )]
+    crypter_key_file: String,
+}
+
+impl CrypterFlags {
+    pub(super) fn crypter(&self) -> Outcome<Crypter> {
+        let method: Method = self.crypter_method.to_ascii_lowercase().parse()?;
+        if method == Method::Plaintext {
+            return Ok(Crypter::plaintext());
+        }
+        match (self.crypter_key.as_str(), self.crypter_key_file.as_str()) {
+            ("", "") => Err(CommandError::invalid(
+                format!("the method {method} needs a key"),
+                "pass --crypter.key or --crypter.key-file",
+            )),
+            (key, "") => Ok(Crypter::from_hex(method, key)?),
+            ("", file) => {
+                let text = std::fs::read(file).map_err(|error| {
+                    CommandError::system(format_args!("cannot read the key file {file}"), &error)
+                })?;
+                Ok(Crypter::from_key_file(method, &text)?)
+            }
+            _ => Err(CommandError::invalid(
+                "--crypter.key and --crypter.key-file are both given",
+                "pass one of them",
+            )),
+        }
+    }
+}

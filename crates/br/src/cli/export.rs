@@ -1,0 +1,105 @@
+use std::path::PathBuf;
+
+use br_format::backupmeta::Compatibility;
+use br_inspect::export::{self, ExportOptions, Format, Layer};
+use br_storage::Storage;
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+
+use super::{
+    common_flags::CrypterFlags, global_flags::GlobalFlags, session::Session,
+    storage_flags::CloudFlags, tables::FilterFlags,
+};
+use crate::{
+    edge::{CommandError, Outcome},
+    summary,
+    value::parse_timestamp,
+};
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FormatName {
+    Csv,
+    Jsonl,
+}
+
+/// `br export`.
+#[derive(Args)]
+pub(super) struct ExportCommand {
+    #[command(flatten)]
+    filter: FilterFlags,
+    /// Rows as of this timestamp, which is that of one of the backups; without it, the last one's.
+    #[arg(long, value_name = "TS")]
+    at: Option<String>,
+    /// URL of an incremental backup on top of the full one; in their order.
+    #[arg(long = "incremental", value_name = "URL")]
+    incrementals: Vec<String>,
+    /// Form of the files.
+    #[arg(long, value_enum, default_value = "jsonl", value_name = "FORMAT")]
+    format: FormatName,
+    /// Folder for the files.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    crypter: CrypterFlags,
+    #[command(flatten)]
+    cloud: CloudFlags,
+}
+
+impl ExportCommand {
+    pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
+        let options = self.options()?;
+        let layers = self.layers(global, session).await?;
+        let report = export::export(
+            &session.rt,
+            &layers,
+            &options,
+            session.display.progress(),
+            &session.cancel,
+        )
+        .await?;
+        summary::export(&report, self.json);
+        Ok(())
+    }
+
+    fn options(&self) -> Outcome<ExportOptions> {
+        let at = self.at.as_deref().map(|text| {
+            parse_timestamp(text, &TimeZone::system()).map_err(|reason| {
+                CommandError::invalid(
+                    format!("--at {text:?} is wrong: {reason}"),
+                    "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
+                )
+            })
+        });
+        Ok(ExportOptions {
+            filter: self.filter.filter(&["*.*"])?,
+            at: at.transpose()?,
+            format: match self.format {
+                FormatName::Csv => Format::Csv,
+                FormatName::Jsonl => Format::Jsonl,
+            },
+            output: self.output.clone(),
+        })
+    }
+
+    async fn layers(&self, global: &GlobalFlags, session: &Session) -> Outcome<Vec<Layer>> {
+        let mut backends = vec![global.storage.backend(&self.cloud)?];
+        for url in &self.incrementals {
+            backends.push(global.storage.backend_at(url, &self.cloud)?);
+        }
+        let mut layers = Vec::new();
+        for backend in backends {
+            layers.push(Layer {
+                storage: Storage::open(&session.rt, &backend).await?,
+                crypter: self.crypter.crypter()?,
+                compatibility: match global.cluster.check_requirements.0 {
+                    true => Compatibility::Strict,
+                    false => Compatibility::Lenient,
+                },
+            });
+        }
+        Ok(layers)
+    }
+}

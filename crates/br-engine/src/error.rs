@@ -32,9 +32,10 @@ pub(crate) fn open_error(path: &Path, error: Error) -> EngineError {
 pub(crate) fn sst_error(path: &Path, error: Error) -> EngineError {
     match engine_error(error) {
         full @ EngineError::DiskFull(_) => full,
-        EngineError::Corrupted(message) | EngineError::Other(message) => {
-            EngineError::Sst { path: path.to_owned(), message }
-        }
+        EngineError::Corrupted(message) | EngineError::Other(message) => EngineError::Sst {
+            path: path.to_owned(),
+            message,
+        },
         other => other,
     }
 }

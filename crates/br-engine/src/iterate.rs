@@ -27,19 +27,27 @@ impl RocksSnapshot {
 impl Snapshot for RocksSnapshot {
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let family = family(self.borrow_owner(), cf);
-        self.borrow_dependent().get_cf(family, key).map_err(engine_error)
+        self.borrow_dependent()
+            .get_cf(family, key)
+            .map_err(engine_error)
     }
 
     fn iter(&self, cf: Cf, range: KeyRange<DataKey>) -> Box<dyn Cursor + '_> {
         let mut options = ReadOptions::default();
         // An upper bound below the lower one is a mistake to RocksDB; here it is an empty range.
-        let end = if range.is_empty() { range.start.clone() } else { range.end };
+        let end = if range.is_empty() {
+            range.start.clone()
+        } else {
+            range.end
+        };
         options.set_iterate_lower_bound(range.start.into_bytes());
         if !end.is_empty() {
             options.set_iterate_upper_bound(end.into_bytes());
         }
         let family = family(self.borrow_owner(), cf);
-        Box::new(RocksCursor(self.borrow_dependent().raw_iterator_cf_opt(family, options)))
+        Box::new(RocksCursor(
+            self.borrow_dependent().raw_iterator_cf_opt(family, options),
+        ))
     }
 }
 

@@ -71,11 +71,18 @@ pub(crate) fn families() -> Vec<ColumnFamilyDescriptor> {
     let mut families: Vec<_> = Cf::ALL
         .iter()
         .map(|&cf| {
-            let buffer = if cf == Cf::Lock { SMALL_BUFFER_BYTES } else { DATA_BUFFER_BYTES };
+            let buffer = if cf == Cf::Lock {
+                SMALL_BUFFER_BYTES
+            } else {
+                DATA_BUFFER_BYTES
+            };
             ColumnFamilyDescriptor::new(cf.name(), family(&cache, buffer))
         })
         .collect();
-    families.push(ColumnFamilyDescriptor::new(META_FAMILY, family(&cache, SMALL_BUFFER_BYTES)));
+    families.push(ColumnFamilyDescriptor::new(
+        META_FAMILY,
+        family(&cache, SMALL_BUFFER_BYTES),
+    ));
     families
 }
 

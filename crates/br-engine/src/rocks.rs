@@ -11,7 +11,9 @@ use br_types::{Cf, DataKey, KeyRange};
 use rust_rocksdb::{
     ColumnFamily, DB, IngestExternalFileOptions, Range, SizeApproximationFlags, WriteBatch,
     WriteOptions,
-    properties::{AGGREGATED_TABLE_PROPERTIES, CUR_SIZE_ACTIVE_MEM_TABLE, NUM_ENTRIES_ACTIVE_MEM_TABLE},
+    properties::{
+        AGGREGATED_TABLE_PROPERTIES, CUR_SIZE_ACTIVE_MEM_TABLE, NUM_ENTRIES_ACTIVE_MEM_TABLE,
+    },
 };
 use tempfile::TempDir;
 
@@ -88,7 +90,12 @@ impl RocksEngine {
             _ => {}
         }
         fs::create_dir_all(&scratch).map_err(|error| io_error(&scratch, &error))?;
-        Ok(Self { db: Arc::new(db), options, scratch, _temporary: temporary })
+        Ok(Self {
+            db: Arc::new(db),
+            options,
+            scratch,
+            _temporary: temporary,
+        })
     }
 
     /// The small store for PD, etcd and regions in the same database.
@@ -110,18 +117,20 @@ impl RocksEngine {
         options.set_allow_global_seqno(true);
         // A damaged block must not be found only when somebody reads it.
         options.set_verify_checksums_before_ingest(true);
-        let result = self.db.ingest_external_file_cf_opts(
-            family(&self.db, cf),
-            &options,
-            paths.to_vec(),
-        );
+        let result =
+            self.db
+                .ingest_external_file_cf_opts(family(&self.db, cf), &options, paths.to_vec());
         let Err(error) = result else { return Ok(()) };
         // RocksDB names the file in its message, if it is about one.
         let message = error.as_ref().to_owned();
         let blamed = paths.iter().find(|path| {
-            path.file_name().is_some_and(|name| message.contains(&*name.to_string_lossy()))
+            path.file_name()
+                .is_some_and(|name| message.contains(&*name.to_string_lossy()))
         });
-        let path = blamed.or(paths.first()).map(|path| path.as_path()).unwrap_or(Path::new(""));
+        let path = blamed
+            .or(paths.first())
+            .map(|path| path.as_path())
+            .unwrap_or(Path::new(""));
         Err(sst_error(path, error))
     }
 
@@ -134,26 +143,39 @@ impl RocksEngine {
         };
         let ranges = [Range::new(range.start.as_bytes(), end)];
         let part = |flags| {
-            let sizes = self.db.get_approximate_sizes_cf_with_flags(family, flags, &ranges);
-            sizes.ok().and_then(|sizes| sizes.first().copied()).unwrap_or(0)
+            let sizes = self
+                .db
+                .get_approximate_sizes_cf_with_flags(family, flags, &ranges);
+            sizes
+                .ok()
+                .and_then(|sizes| sizes.first().copied())
+                .unwrap_or(0)
         };
         let in_files = part(SizeApproximationFlags::INCLUDE_FILES);
         let in_memory = part(SizeApproximationFlags::INCLUDE_MEMTABLE);
         let mut size = RangeSize::default();
         if in_files > 0 {
-            let text = self.db.property_value_cf(family, AGGREGATED_TABLE_PROPERTIES);
+            let text = self
+                .db
+                .property_value_cf(family, AGGREGATED_TABLE_PROPERTIES);
             let tables = TableSums::parse(&text.ok().flatten().unwrap_or_default());
             size.bytes += tables.raw_bytes(in_files);
             size.keys += tables.entries(in_files);
         }
         if in_memory > 0 {
             let number = |name| {
-                self.db.property_int_value_cf(family, name).ok().flatten().unwrap_or_default()
+                self.db
+                    .property_int_value_cf(family, name)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default()
             };
             let entries = number(NUM_ENTRIES_ACTIVE_MEM_TABLE);
             let bytes = number(CUR_SIZE_ACTIVE_MEM_TABLE);
-            let entry_bytes =
-                bytes.checked_div(entries).unwrap_or(ENTRY_BYTES_GUESS).max(1);
+            let entry_bytes = bytes
+                .checked_div(entries)
+                .unwrap_or(ENTRY_BYTES_GUESS)
+                .max(1);
             size.bytes += in_memory;
             size.keys += in_memory / entry_bytes;
         }
@@ -174,7 +196,9 @@ impl Engine for RocksEngine {
                 Change::Delete(cf, key) => changes.delete_cf(family(&self.db, *cf), key),
             }
         }
-        self.db.write_opt(&changes, &self.write_options()).map_err(engine_error)
+        self.db
+            .write_opt(&changes, &self.write_options())
+            .map_err(engine_error)
     }
 
     fn sst_writer(
@@ -188,8 +212,11 @@ impl Engine for RocksEngine {
     fn ingest(&self, files: &[(Cf, PathBuf)]) -> Result<(), EngineError> {
         // `Cf::ALL` has write last.
         for cf in Cf::ALL {
-            let paths: Vec<_> =
-                files.iter().filter(|(of, _)| *of == cf).map(|(_, path)| path).collect();
+            let paths: Vec<_> = files
+                .iter()
+                .filter(|(of, _)| *of == cf)
+                .map(|(_, path)| path)
+                .collect();
             if !paths.is_empty() {
                 self.ingest_family(cf, &paths)?;
             }
@@ -227,9 +254,14 @@ impl Engine for RocksEngine {
         if range.is_empty() {
             return RangeSize::default();
         }
-        let (default, write) =
-            (self.family_size(Cf::Default, range), self.family_size(Cf::Write, range));
-        RangeSize { bytes: default.bytes + write.bytes, keys: default.keys + write.keys }
+        let (default, write) = (
+            self.family_size(Cf::Default, range),
+            self.family_size(Cf::Write, range),
+        );
+        RangeSize {
+            bytes: default.bytes + write.bytes,
+            keys: default.keys + write.keys,
+        }
     }
 
     fn scratch_dir(&self) -> &Path {
@@ -251,7 +283,8 @@ pub(crate) fn family(db: &DB, cf: Cf) -> &ColumnFamily {
 }
 
 pub(crate) fn family_named<'db>(db: &'db DB, name: &str) -> &'db ColumnFamily {
-    db.cf_handle(name).expect("the database was opened with all column families")
+    db.cf_handle(name)
+        .expect("the database was opened with all column families")
 }
 
 /// Sums over the files of a column family.
@@ -267,7 +300,9 @@ impl TableSums {
     fn parse(text: &str) -> Self {
         let mut sums = Self::default();
         for field in text.split(';') {
-            let Some((name, value)) = field.split_once('=') else { continue };
+            let Some((name, value)) = field.split_once('=') else {
+                continue;
+            };
             let value = value.trim().parse().unwrap_or(0);
             match name.trim() {
                 "# entries" => sums.entries = value,
@@ -284,8 +319,7 @@ impl TableSums {
     }
 
     fn entries(&self, file_bytes: u64) -> u64 {
-        scale(file_bytes, self.entries, self.file_bytes)
-            .unwrap_or(file_bytes / ENTRY_BYTES_GUESS)
+        scale(file_bytes, self.entries, self.file_bytes).unwrap_or(file_bytes / ENTRY_BYTES_GUESS)
     }
 }
 

@@ -28,14 +28,20 @@ impl RocksSstWriter {
         // RocksDB would take the place of a file that is there.
         if path.try_exists().map_err(|error| io_error(path, &error))? {
             let message = "it exists already".to_owned();
-            return Err(EngineError::Sst { path: path.to_owned(), message });
+            return Err(EngineError::Sst {
+                path: path.to_owned(),
+                message,
+            });
         }
         let options = options::sst(options.compression, options.level);
         let mut writer = OwnedWriter::new(options, |options| SstFileWriter::create(options));
         writer
             .with_dependent_mut(|_, writer| writer.open(path))
             .map_err(|error| sst_error(path, error))?;
-        Ok(Self { writer, path: path.to_owned() })
+        Ok(Self {
+            writer,
+            path: path.to_owned(),
+        })
     }
 }
 

@@ -270,22 +270,20 @@ impl Storage {
     async fn put(&self, name: &str, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
         let path = self.path(Operation::Write, name)?;
         let mut repeated = false;
-        let result = self
-            .retry(Operation::Write, name, || {
-                let first = !std::mem::replace(&mut repeated, true);
-                let (path, bytes, mode) = (&path, bytes.clone(), mode.clone());
-                async move {
-                    match self.put_once(path, bytes.clone(), mode).await {
-                        // An attempt whose answer was lost may have written it.
-                        Err(Failure::AlreadyExists) if !first && self.holds(path, &bytes).await => {
-                            Ok(())
-                        }
-                        result => result,
+        self.retry(Operation::Write, name, || {
+            let first = !std::mem::replace(&mut repeated, true);
+            let (path, bytes, mode) = (&path, bytes.clone(), mode.clone());
+            async move {
+                match self.put_once(path, bytes.clone(), mode).await {
+                    // An attempt whose answer was lost may have written it.
+                    Err(Failure::AlreadyExists) if !first && self.holds(path, &bytes).await => {
+                        Ok(())
                     }
+                    result => result,
                 }
-            })
-            .await;
-        result
+            }
+        })
+        .await
     }
 
     async fn put_once(&self, path: &Path, bytes: Bytes, mode: PutMode) -> Result<(), Failure> {

@@ -185,7 +185,10 @@ async fn start(
                 attributes: storage.attributes(),
                 ..PutMultipartOptions::default()
             };
-            Ok(storage.object_store().put_multipart_opts(path, options).await?)
+            Ok(storage
+                .object_store()
+                .put_multipart_opts(path, options)
+                .await?)
         })
         .await
 }

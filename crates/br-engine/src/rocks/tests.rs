@@ -2,9 +2,7 @@ use std::{collections::BTreeMap, fs, ops::Bound, path::PathBuf};
 
 use br_codec::key;
 use br_sst::Table;
-use br_store::engine::{
-    Batch, Change, Engine, EngineError, Snapshot, SstCompression, SstOptions,
-};
+use br_store::engine::{Batch, Change, Engine, EngineError, Snapshot, SstCompression, SstOptions};
 use br_types::{Cf, DataKey, EncodedKey, KeyRange};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
@@ -40,9 +38,7 @@ fn random_step(rng: &mut StdRng, engine: &RocksEngine, model: &mut Model) {
         let (a, b) = (random_key(rng), random_key(rng));
         let range = KeyRange::<DataKey>::new(a.clone().min(b.clone()), a.max(b));
         engine.delete_range(cf, &range).unwrap();
-        model.retain(|(of, key), _| {
-            *of != cf || !range.contains(&DataKey::from(key.clone()))
-        });
+        model.retain(|(of, key), _| *of != cf || !range.contains(&DataKey::from(key.clone())));
         return;
     }
     let mut batch = Batch::default();
@@ -72,7 +68,10 @@ fn check_seeks(rng: &mut StdRng, snapshot: &dyn Snapshot, model: &Model) {
                 snapshot.get(cf, &key).unwrap().as_ref(),
                 model.get(&(cf, key.clone()))
             );
-            let after = model.range((cf, key.clone())..).next().filter(|((of, _), _)| *of == cf);
+            let after = model
+                .range((cf, key.clone())..)
+                .next()
+                .filter(|((of, _), _)| *of == cf);
             assert_eq!(cursor.seek(&key).unwrap(), after.is_some());
             assert_eq!(cursor.key(), after.map_or(&[][..], |((_, key), _)| key));
             let end = Bound::Included((cf, key.clone()));
@@ -131,7 +130,15 @@ fn an_upside_down_range_is_empty() {
 
 fn write_sst(engine: &RocksEngine, name: &str, compression: SstCompression) -> PathBuf {
     let path = engine.scratch_dir().join(name);
-    let mut writer = engine.sst_writer(&path, SstOptions { compression, level: 0 }).unwrap();
+    let mut writer = engine
+        .sst_writer(
+            &path,
+            SstOptions {
+                compression,
+                level: 0,
+            },
+        )
+        .unwrap();
     for n in 0..5000_u32 {
         writer.put(&sst_key(n), &[7; 100]).unwrap();
     }
@@ -159,7 +166,10 @@ fn sst_files_are_read_by_our_reader_and_taken_in() {
         let mut entries = table.iter();
         let mut count = 0;
         while let Some(entry) = entries.next().unwrap() {
-            assert_eq!((entry.user_key, entry.value), (&sst_key(count)[..], &[7; 100][..]));
+            assert_eq!(
+                (entry.user_key, entry.value),
+                (&sst_key(count)[..], &[7; 100][..])
+            );
             count += 1;
         }
         assert_eq!(count, 5000);
@@ -169,7 +179,14 @@ fn sst_files_are_read_by_our_reader_and_taken_in() {
         engine.write(batch).unwrap();
         engine.ingest(&[(Cf::Default, path.clone())]).unwrap();
         assert!(!path.exists());
-        assert_eq!(engine.snapshot().get(Cf::Default, &sst_key(3)).unwrap().unwrap(), [7; 100]);
+        assert_eq!(
+            engine
+                .snapshot()
+                .get(Cf::Default, &sst_key(3))
+                .unwrap()
+                .unwrap(),
+            [7; 100]
+        );
         let size = engine.approximate_size(&all());
         assert!((2500..10_000).contains(&size.keys), "{size:?}");
         assert!((250_000..1_100_000).contains(&size.bytes), "{size:?}");
@@ -187,7 +204,13 @@ fn a_damaged_sst_is_refused() {
     assert!(matches!(result, Err(EngineError::Sst { path: of, .. }) if of == path));
     assert_eq!(content(&*engine.snapshot()), Model::new());
     assert!(matches!(
-        engine.sst_writer(&path, SstOptions { compression: SstCompression::None, level: 0 }),
+        engine.sst_writer(
+            &path,
+            SstOptions {
+                compression: SstCompression::None,
+                level: 0
+            }
+        ),
         Err(EngineError::Sst { .. })
     ));
 }
@@ -205,14 +228,21 @@ fn golden_files(folder: PathBuf, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn golden_files_are_taken_in() {
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/full");
+    let golden = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/golden/tidb-1/full"
+    );
     let mut files = Vec::new();
     golden_files(golden.into(), &mut files);
     assert!(!files.is_empty());
     let engine = RocksEngine::temporary().unwrap();
     let mut expected = Model::new();
     for (n, file) in files.iter().enumerate() {
-        let cf = if file.to_string_lossy().contains("write") { Cf::Write } else { Cf::Default };
+        let cf = if file.to_string_lossy().contains("write") {
+            Cf::Write
+        } else {
+            Cf::Default
+        };
         let table = Table::open(bytes::Bytes::from(fs::read(file).unwrap())).unwrap();
         let mut entries = table.iter();
         while let Some(entry) = entries.next().unwrap() {
@@ -222,7 +252,10 @@ fn golden_files_are_taken_in() {
         fs::copy(file, &copy).unwrap();
         engine.ingest(&[(cf, copy)]).unwrap();
     }
-    assert!(content(&*engine.snapshot()) == expected, "the content differs");
+    assert!(
+        content(&*engine.snapshot()) == expected,
+        "the content differs"
+    );
 }
 
 #[test]
@@ -244,7 +277,10 @@ fn meta_is_apart_from_data() {
     let meta = engine.meta();
     assert_eq!(meta.get(b"a").unwrap(), None);
     let pair = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
-    assert_eq!(meta.scan(b"", b"", 10).unwrap(), vec![pair(b"b", b"2"), pair(b"c", b"3")]);
+    assert_eq!(
+        meta.scan(b"", b"", 10).unwrap(),
+        vec![pair(b"b", b"2"), pair(b"c", b"3")]
+    );
     assert_eq!(meta.scan(b"", b"c", 10).unwrap(), vec![pair(b"b", b"2")]);
     assert_eq!(meta.scan(b"b", b"", 1).unwrap(), vec![pair(b"b", b"2")]);
     assert_eq!(meta.scan(b"c", b"b", 1).unwrap(), vec![]);

@@ -26,6 +26,9 @@ use crate::{
     schema::{Database, MetaRead, Schemas, Table, Tables},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What the first pass finds.
 #[derive(Debug, Default)]
 pub(super) struct FoundTables {
@@ -312,124 +315,5 @@ impl MergeRules {
 
     fn allow(&self, names: &[&str]) -> bool {
         self.0.contains_key(&names.join("/"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use br_cluster::RegionLabel;
-    use br_tidb::{
-        filter::TableFilter,
-        meta_key::{db_key, table_key},
-    };
-    use br_types::DbId;
-
-    use super::*;
-    use crate::schema::tests::{FakeMeta, db_json, meta, table_json};
-
-    fn schemas() -> Schemas<FakeMeta> {
-        meta([
-            (db_key(DbId(1)), db_json(1, "mysql")),
-            (db_key(DbId(2)), db_json(2, "Shop")),
-            (db_key(DbId(3)), db_json(3, "empty")),
-            (table_key(DbId(1), TableId(90)), table_json(90, "user")),
-            (table_key(DbId(2), TableId(20)), table_json(20, "Orders")),
-            (table_key(DbId(2), TableId(7)), table_json(7, "items")),
-        ])
-    }
-
-    fn names(selection: &Selection) -> Result<(Vec<String>, Vec<String>), BackupError> {
-        let schemas = schemas();
-        futures::executor::block_on(async {
-            let found = find(&schemas, selection, KeyPrefix::default()).await?;
-            assert!(
-                found
-                    .ranges
-                    .windows(2)
-                    .all(|pair| pair[0].end <= pair[1].start)
-            );
-            // Rows and the public index; the other one is not public.
-            let tables: usize = found.databases.iter().map(|db| db.tables.len()).sum();
-            assert_eq!(found.ranges.len(), 2 * tables);
-            let first = found.databases.into_iter().flat_map(|db| {
-                let name = db.name;
-                let empty = db.tables.is_empty().then(|| name.clone());
-                let tables = db
-                    .tables
-                    .into_iter()
-                    .map(move |table| format!("{name}.{table}"));
-                empty.into_iter().chain(tables).collect::<Vec<_>>()
-            });
-            let second = selected(&schemas, selection).map_ok(|item| {
-                let db = item.database.info.name.original;
-                item.table
-                    .map_or(db.clone(), |t| format!("{db}.{}", t.info.name.original))
-            });
-            Ok((first.collect(), second.try_collect().await?))
-        })
-    }
-
-    #[test]
-    fn both_passes_find_the_same() {
-        let (first, second) = names(&Selection::Filter(TableFilter::all())).expect("found");
-        assert_eq!(first, ["mysql.user", "Shop.Orders", "Shop.items", "empty"]);
-        assert_eq!(first, second);
-        let (first, second) = names(&Selection::Database("shop".to_owned())).expect("found");
-        assert_eq!(first, ["Shop.Orders", "Shop.items"]);
-        assert_eq!(first, second);
-        let table = Selection::Table("shop".to_owned(), "orders".to_owned());
-        assert_eq!(names(&table).expect("found").1, ["Shop.Orders"]);
-    }
-
-    #[test]
-    fn nothing_found_is_an_error() {
-        let missing = names(&Selection::Database("nowhere".to_owned()));
-        assert!(matches!(missing, Err(BackupError::NoDatabase { .. })));
-        let missing = names(&Selection::Table("shop".to_owned(), "nothing".to_owned()));
-        assert!(matches!(missing, Err(BackupError::NoTable { name }) if name == "shop.nothing"));
-        let filter = TableFilter::parse(&["nowhere.*"], false, &mut |_| Ok(String::new()));
-        let missing = names(&Selection::Filter(filter.expect("a filter")));
-        assert!(matches!(missing, Err(BackupError::NothingToBackUp)));
-    }
-
-    #[test]
-    fn system_databases_are_stored_under_another_name() {
-        let databases = futures::executor::block_on(schemas().databases()).expect("databases");
-        let json = |at: usize| {
-            let json = stored_db_json(&databases[at], true).expect("json");
-            String::from_utf8(json).expect("text")
-        };
-        assert!(
-            json(0).contains(r#""O":"__TiDB_BR_Temporary_mysql""#),
-            "{}",
-            json(0)
-        );
-        assert_eq!(json(1), db_json(2, "Shop"));
-    }
-
-    #[test]
-    fn merge_rules_of_tables_and_partitions() {
-        let rule = |id: &str, key: &str, value: &str| LabelRule {
-            id: id.to_owned(),
-            index: 0,
-            labels: vec![RegionLabel {
-                key: key.into(),
-                value: value.into(),
-                ttl: String::new(),
-            }],
-            rule_type: "key-range".to_owned(),
-            data: Vec::new(),
-        };
-        let rules = vec![
-            rule("schema/shop/orders", "merge_option", "allow"),
-            rule("schema/shop/items", "merge_option", "deny"),
-            rule("schema/shop/items/p0", "merge_option", "allow"),
-            rule("keyspace/5/schema/shop/users", "merge_option", "allow"),
-        ];
-        let rules = MergeRules::of(rules, KeyPrefix::default());
-        assert!(rules.allow(&["shop", "orders"]));
-        assert!(!rules.allow(&["shop", "items"]));
-        assert!(rules.allow(&["shop", "items", "p0"]));
-        assert!(!rules.allow(&["shop", "users"]));
     }
 }

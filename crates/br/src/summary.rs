@@ -13,7 +13,7 @@ use br_types::Classify;
 use serde_json::{Value, json};
 
 use crate::{
-    log::{Stamp, bracketed},
+    log::{READY_LINE, Stamp, bracketed},
     value::{go_duration, human_size},
 };
 
@@ -55,10 +55,11 @@ impl Line {
 
     /// On stdout with time and level before it, and in the log.
     fn show(&self, rt: &Rt) {
-        tracing::info!("{self}");
+        tracing::info!(target: READY_LINE, "{self}");
         print(&format_args!(
-            "[{}] [INFO] [summary.rs] {self}",
-            Stamp::now(rt)
+            "[{}] [INFO] [summary.rs:{}] {self}",
+            Stamp::now(rt),
+            line!()
         ));
     }
 }

@@ -131,6 +131,7 @@ struct BackupFlags {
 impl BackupCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let options = self.options(global)?;
+        global.cluster.check()?;
         let backend = global.storage.backend(&self.cloud)?;
         // The storage first: a wrong URL shows at once, and nothing is asked of the cluster.
         let storage = Storage::create_base(&session.rt, &backend).await?;

@@ -44,6 +44,11 @@ impl ClusterFlags {
         Ok(Cluster::connect(session.rt.clone(), session.cancel.clone(), config).await?)
     }
 
+    /// Refuses what is wrong with the flags alone, before anything is made anywhere.
+    pub(super) fn check(&self) -> Outcome {
+        self.security().map(drop)
+    }
+
     fn security(&self) -> Outcome<Security> {
         let given = |path: &Option<PathBuf>| path.clone().filter(|p| !p.as_os_str().is_empty());
         let identity = match (given(&self.cert), given(&self.key)) {

@@ -78,7 +78,9 @@ fn flags_of_other_commands_are_not_taken() {
             let elsewhere = official::OFFICIAL
                 .iter()
                 .any(|(other, _, _, _, at)| other == flag && is_at(&path, at));
-            if !is_at(&path, at) && !elsewhere {
+            // The official tool takes keys there in hexadecimal only.
+            let is_ours = (path.as_str(), *flag) == ("backup txn", "format");
+            if !is_at(&path, at) && !elsewhere && !is_ours {
                 assert!(find(&leaf, flag).is_none(), "br {path} takes --{flag}");
             }
         }

@@ -25,6 +25,9 @@ const USER_DATA: [&str; 7] = [
     "value",
 ];
 
+/// Events of this target are lines in the official form already, from after the caller on.
+pub(crate) const READY_LINE: &str = "ready_line";
+
 /// A local time, as log lines have it.
 pub(crate) struct Stamp(Zoned);
 
@@ -85,6 +88,9 @@ where
         let level = level_name(*metadata.level());
         let time = Stamp::now(&self.rt);
         match self.format {
+            LogFormat::Text if metadata.target() == READY_LINE => {
+                writeln!(writer, "[{time}] [{level}] [{caller}] {}", fields.message)
+            }
             LogFormat::Text => {
                 write!(
                     writer,
@@ -188,7 +194,7 @@ mod tests {
         }
     }
 
-    fn line(format: LogFormat, redact: bool) -> String {
+    fn lines(format: LogFormat, redact: bool) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -202,13 +208,16 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(store = 4, start_key = "7A", why = "a [b]", "two words");
+            tracing::info!(target: READY_LINE, "[\"Full Backup\"] [x=1]");
         });
         String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
     fn text_is_bracketed() {
-        let line = line(LogFormat::Text, false);
+        let lines = lines(LogFormat::Text, false);
+        let (line, ready) = lines.split_once('\n').unwrap();
+        assert!(ready.ends_with("] [\"Full Backup\"] [x=1]\n"), "{ready}");
         let (time, rest) = line.split_once("] [INFO] [format.rs:").unwrap();
         assert_eq!(
             time.len(),
@@ -218,13 +227,14 @@ mod tests {
         let (_, rest) = rest.split_once("] ").unwrap();
         assert_eq!(
             rest,
-            "[\"two words\"] [store=4] [start_key=7A] [why=\"a [b]\"]\n"
+            "[\"two words\"] [store=4] [start_key=7A] [why=\"a [b]\"]"
         );
     }
 
     #[test]
     fn json_has_an_object_a_line_and_user_data_is_hidden_on_demand() {
-        let line: Value = serde_json::from_str(&line(LogFormat::Json, true)).unwrap();
+        let lines = lines(LogFormat::Json, true);
+        let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
         assert_eq!(line["message"], "two words");
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["start_key"], "?");

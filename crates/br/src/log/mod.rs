@@ -16,7 +16,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::edge::{CommandError, Outcome};
 use format::OfficialFormat;
-pub(crate) use format::{Stamp, bracketed};
+pub(crate) use format::{READY_LINE, Stamp, bracketed};
 
 /// Any value sends the log to stderr.
 const TO_TERM: &str = "BR_LOG_TO_TERM";

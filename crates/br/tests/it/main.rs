@@ -1,6 +1,6 @@
 //! The command as its users see it: output, messages, exit codes.
 
-use std::path::Path;
+use std::{io::BufRead, path::Path};
 
 use assert_cmd::Command;
 
@@ -170,4 +170,111 @@ fn the_log_goes_to_its_file_and_secrets_do_not() {
             "{secret}: {log}{stderr}"
         );
     }
+}
+
+/// Runs a cluster for a test; killed when dropped.
+struct Playground {
+    process: std::process::Child,
+    pd: String,
+}
+
+impl Playground {
+    fn start(dir: &Path) -> Playground {
+        let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_br"))
+            .args([
+                "playground",
+                "--stores",
+                "2",
+                "--pd-addr",
+                "127.0.0.1:0",
+                "--json",
+            ])
+            .args(["--log-file", &dir.join("playground.log").to_string_lossy()])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("its output");
+        std::io::BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("a line");
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(ready["ready"], true);
+        assert_eq!(ready["stores"].as_array().map(Vec::len), Some(2));
+        Playground {
+            process,
+            pd: ready["pd"].as_str().expect("an address").to_owned(),
+        }
+    }
+
+    /// SIGTERM, as an operator stops it.
+    fn stop(mut self) -> Option<i32> {
+        let id = self.process.id().to_string();
+        std::process::Command::new("kill")
+            .arg(&id)
+            .status()
+            .expect("kill runs");
+        self.process.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Playground {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_cluster_is_run_backed_up_and_stopped() {
+    let dir = dir();
+    let playground = Playground::start(dir.path());
+    let pd = playground.pd.clone();
+
+    let backup = ["backup", "txn", "-u", &pd, "-s", "local://backup"];
+    let (code, plan, stderr) = br(dir.path(), &[&backup[..], &["--dry-run"]].concat());
+    assert_eq!((code, plan.is_empty()), (0, false), "{stderr}");
+    let (code, stdout, stderr) = br(dir.path(), &backup);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.contains("[\"Txn Backup success summary\"] [total-ranges="),
+        "{stdout}"
+    );
+    let log = std::fs::read_to_string(dir.path().join("br.log")).expect("a log");
+    assert!(
+        log.contains("] [\"Txn Backup success summary\"] [total-ranges="),
+        "{log}"
+    );
+
+    // The same place again: somebody's backup is there.
+    let (code, _, stderr) = br(dir.path(), &backup);
+    assert_eq!(code, 4, "{stderr}");
+    assert!(stderr.contains("backupmeta exists"), "{stderr}");
+
+    let restore = ["restore", "full", "-u", &pd, "-s", "local://backup/nothing"];
+    assert_eq!(br(dir.path(), &restore).0, 2);
+    std::fs::create_dir(dir.path().join("empty")).expect("a directory");
+    let restore = ["restore", "full", "-u", &pd, "-s", "local://empty"];
+    let (code, _, stderr) = br(dir.path(), &restore);
+    assert!(code == 2 || code == 3, "{code}: {stderr}");
+    assert!(stderr.contains("backupmeta"), "{stderr}");
+
+    assert_eq!(playground.stop(), Some(0));
+}
+
+#[test]
+fn a_cluster_out_of_reach_ends_with_5() {
+    let dir = dir();
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let pd = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let (code, _, stderr) = br(
+        dir.path(),
+        &["backup", "txn", "-u", &pd, "-s", "local://backup"],
+    );
+    assert_eq!(code, 5, "{stderr}");
+    assert!(stderr.contains("[BR:"), "{stderr}");
 }

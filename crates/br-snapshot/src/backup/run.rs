@@ -72,7 +72,7 @@ pub async fn plan(
 ) -> Result<BackupPlan, BackupError> {
     let run = Run::prepare(context, options).await?;
     let backup_ts = run.choose_time().await?;
-    cancellable(context, run.plan(backup_ts)).await
+    cancellable(context, Box::pin(run.plan(backup_ts))).await
 }
 
 /// Backs up. When it returns without an error, the backup is complete on the external storage.
@@ -86,7 +86,7 @@ pub async fn run(
     let run = Run::prepare(context, options).await?;
     let backup_ts = run.choose_time().await?;
     let Some(protected) = backup_ts.map(|ts| options.last_backup_ts.unwrap_or(ts).prev()) else {
-        return cancellable(context, run.plan_and_execute(None)).await;
+        return cancellable(context, Box::pin(run.plan_and_execute(None))).await;
     };
     let protection = GcProtection {
         scope: run.gc_scope().await?,
@@ -96,7 +96,7 @@ pub async fn run(
     };
     let keeper = GcKeeper::start(context.cluster.pd(), protection).await?;
     let done = tokio::select! {
-        done = cancellable(context, run.plan_and_execute(backup_ts)) => done,
+        done = cancellable(context, Box::pin(run.plan_and_execute(backup_ts))) => done,
         lost = keeper.lost() => Err(lost.into()),
     };
     if let Err(error) = keeper.close().await {

@@ -23,7 +23,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(3_600);
 
 /// Something a store did.
 enum Event<E> {
-    Answer(BackupResponse),
+    Answer(Box<BackupResponse>),
     /// A stream broke or did not come about.
     Broken(E),
     /// Nothing for [`SILENCE_MAX`].
@@ -82,7 +82,7 @@ impl<S: Stores> Push<'_, S> {
         event: Event<S::Error>,
     ) -> Result<(), PushError<S::Error>> {
         let answer = match event {
-            Event::Answer(response) => answer::read(store, self.expected, response),
+            Event::Answer(response) => answer::read(store, self.expected, *response),
             Event::Broken(error) if is_passing(&error) => Answer::Again {
                 why: error.to_string(),
                 is_known: true,
@@ -165,7 +165,7 @@ impl<S: Stores> StoreWork<S> {
         };
         loop {
             match self.rt.timeout(SILENCE_MAX, answers.next()).await {
-                Ok(Some(Ok(response))) => self.tell(Event::Answer(response)).await?,
+                Ok(Some(Ok(response))) => self.tell(Event::Answer(Box::new(response))).await?,
                 Ok(Some(Err(error))) => return self.stop(Event::Broken(error)).await,
                 Ok(None) => return Ok(()),
                 Err(_) => return self.stop(Event::Silent).await,

@@ -16,7 +16,8 @@ const PAGE_PAIRS: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawLayout {
     version: ApiVersion,
-    keyspace: KeyspaceId,
+    /// Only in V2; `None`: keys bring what stands before them in V2 along.
+    keyspace: Option<KeyspaceId>,
 }
 
 impl RawLayout {
@@ -24,7 +25,7 @@ impl RawLayout {
     pub fn new(version: ApiVersion) -> RawLayout {
         RawLayout {
             version,
-            keyspace: KeyspaceId::default(),
+            keyspace: Some(KeyspaceId::default()),
         }
     }
 
@@ -32,7 +33,15 @@ impl RawLayout {
     pub fn keyspace(keyspace: KeyspaceId) -> RawLayout {
         RawLayout {
             version: ApiVersion::V2,
-            keyspace,
+            keyspace: Some(keyspace),
+        }
+    }
+
+    /// That of keys of all keyspaces: in V2 a key is given with `r` and its keyspace before it.
+    pub fn all_keyspaces(version: ApiVersion) -> RawLayout {
+        RawLayout {
+            version,
+            keyspace: None,
         }
     }
 
@@ -42,10 +51,10 @@ impl RawLayout {
     }
 
     fn prefix(self) -> Vec<u8> {
-        match self.version {
-            ApiVersion::V1 | ApiVersion::V1Ttl => Vec::new(),
-            ApiVersion::V2 => {
-                let [_, a, b, c] = self.keyspace.get().to_be_bytes();
+        match (self.version, self.keyspace) {
+            (ApiVersion::V1 | ApiVersion::V1Ttl, _) | (ApiVersion::V2, None) => Vec::new(),
+            (ApiVersion::V2, Some(keyspace)) => {
+                let [_, a, b, c] = keyspace.get().to_be_bytes();
                 vec![RAW_PREFIX, a, b, c]
             }
         }
@@ -58,16 +67,24 @@ impl RawLayout {
         RawKey::from(bytes)
     }
 
-    /// The range as it goes into requests; in V2 an open end ends with the keyspace.
+    /// The range as it goes into requests; in V2 an open end ends with the keyspace, or with the
+    /// raw keys.
     pub fn wire_range(self, user: &KeyRange<RawKey>) -> KeyRange<RawKey> {
-        let end = if user.end.is_empty() {
-            RawKey::from(self.prefix()).prefix_end()
-        } else {
-            self.wire(&user.end)
+        let all = match self.version {
+            ApiVersion::V1 | ApiVersion::V1Ttl => RawKey::default(),
+            ApiVersion::V2 if self.keyspace.is_none() => RawKey::from(vec![RAW_PREFIX]),
+            ApiVersion::V2 => RawKey::from(self.prefix()),
+        };
+        let wire = |bound: &RawKey, open: RawKey| {
+            if bound.is_empty() {
+                open
+            } else {
+                self.wire(bound)
+            }
         };
         KeyRange {
-            start: self.wire(&user.start),
-            end,
+            end: wire(&user.end, all.prefix_end()),
+            start: wire(&user.start, all),
         }
     }
 
@@ -152,11 +169,11 @@ impl RawClient {
         Self { router, layout }
     }
 
-    /// The same client for a keyspace (V2).
+    /// The same client for keys that lie in another way.
     #[must_use]
-    pub fn with_keyspace(&self, keyspace: KeyspaceId) -> RawClient {
+    pub fn with_layout(&self, layout: RawLayout) -> RawClient {
         RawClient {
-            layout: RawLayout::keyspace(keyspace),
+            layout,
             router: self.router.clone(),
         }
     }
@@ -167,8 +184,11 @@ impl RawClient {
     }
 
     fn context(&self, route: &RegionRoute) -> kvrpcpb::Context {
-        let keyspace = (self.layout.version == ApiVersion::V2)
-            .then(|| kvrpcpb::context::Keyspace::KeyspaceId(self.layout.keyspace.get()));
+        let keyspace = self
+            .layout
+            .keyspace
+            .filter(|_| self.layout.version == ApiVersion::V2)
+            .map(|id| kvrpcpb::context::Keyspace::KeyspaceId(id.get()));
         kvrpcpb::Context {
             api_version: self.layout.version as i32,
             keyspace,

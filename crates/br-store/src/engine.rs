@@ -7,7 +7,7 @@ pub mod memory;
 
 use std::path::{Path, PathBuf};
 
-use br_types::{Cf, Classify, DataKey, Kind, KeyRange};
+use br_types::{Cf, Classify, DataKey, KeyRange, Kind};
 
 /// A failure of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +124,11 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`EngineError::Sst`] if the file cannot be made.
-    fn sst_writer(&self, path: &Path, options: SstOptions) -> Result<Box<dyn SstWriter>, EngineError>;
+    fn sst_writer(
+        &self,
+        path: &Path,
+        options: SstOptions,
+    ) -> Result<Box<dyn SstWriter>, EngineError>;
 
     /// Takes SST files in, all or nothing; the files are moved away. Their keys hide what was
     /// there before.

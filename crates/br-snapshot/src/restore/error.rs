@@ -2,7 +2,7 @@ use br_cluster::{KvError, PdError};
 use br_format::backupmeta::MetaError;
 use br_storage::StorageError;
 use br_tidb::schema::SchemaError;
-use br_types::{Classify, Code, Kind, RegionId, StoreId, TimeStamp};
+use br_types::{Classify, Code, KeyRange, Kind, RawKey, RegionId, StoreId, TimeStamp};
 
 use super::file_groups::GroupError;
 
@@ -93,6 +93,15 @@ pub enum RestoreError {
     TablesExist {
         /// Some of them.
         tables: Vec<String>,
+    },
+    /// A range that is not one of raw keys.
+    #[error(
+        "{range} is no range of raw keys of an API v2 cluster: those begin with 72 (`r`) and the \
+         keyspace"
+    )]
+    NotRawKeys {
+        /// The range.
+        range: KeyRange<RawKey>,
     },
     /// Keys exist where a raw or transactional backup is to go.
     #[error("the target cluster has keys in the range of the backup, such as {key}")]
@@ -220,6 +229,7 @@ impl Classify for RestoreError {
             | RestoreError::Backend { .. }
             | RestoreError::WrongContent { .. }
             | RestoreError::NothingSelected { .. }
+            | RestoreError::NotRawKeys { .. }
             | RestoreError::NoBase { .. }
             | RestoreError::Collation { .. }
             | RestoreError::Version { .. }
@@ -253,6 +263,7 @@ impl Classify for RestoreError {
             RestoreError::Schema { .. } | RestoreError::DdlJob { .. } => Code::INVALID_META_FILE,
             RestoreError::WrongContent { .. } => Code::RESTORE_MODE_MISMATCH,
             RestoreError::NothingSelected { .. } => Code::UNDEFINED_DB_OR_TABLE,
+            RestoreError::NotRawKeys { .. } => Code::BACKUP_INVALID_RANGE,
             RestoreError::NotFresh { .. } | RestoreError::KeysExist { .. } => {
                 Code::RESTORE_NOT_FRESH_CLUSTER
             }
@@ -295,6 +306,10 @@ impl Classify for RestoreError {
             }
             RestoreError::TablesExist { .. } => {
                 "Drop or rename them, or leave them out with --filter"
+            }
+            RestoreError::NotRawKeys { .. } => {
+                "Put r and the three bytes of the keyspace before --start and --end, or leave them \
+                 away"
             }
             RestoreError::KeysExist { .. } => "Restore into an empty cluster or range",
             RestoreError::NoBase { .. } => {

@@ -41,10 +41,8 @@ struct Keys {
 
 /// What is particular to raw keys.
 struct RawKeys {
-    version: ApiVersion,
+    layout: RawLayout,
     cf: Cf,
-    /// The wanted keys, as users name them.
-    user_range: KeyRange<RawKey>,
 }
 
 /// Reads the backup and the cluster, and decides.
@@ -157,12 +155,10 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
                 ApiVersion::V1 | ApiVersion::V1Ttl => KeyForm::Plain,
                 ApiVersion::V2 => KeyForm::Encoded,
             };
-            let raw = RawKeys {
-                version,
-                cf: *cf,
-                user_range: range.clone(),
-            };
-            let range = RawLayout::new(version).wire_range(range);
+            let layout = RawLayout::all_keyspaces(version);
+            let range = layout.wire_range(range);
+            check_raw_range(version, &range)?;
+            let raw = RawKeys { layout, cf: *cf };
             Ok(Keys {
                 source,
                 form,
@@ -187,6 +183,17 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
             })
         }
     }
+}
+
+/// In V2, raw keys begin with `r`; the keys of a range that does not would be those of others.
+fn check_raw_range(version: ApiVersion, range: &KeyRange<RawKey>) -> Result<(), RestoreError> {
+    let all = RawLayout::all_keyspaces(version).wire_range(&KeyRange::default());
+    if all.covers(range) {
+        return Ok(());
+    }
+    Err(RestoreError::NotRawKeys {
+        range: range.clone(),
+    })
 }
 
 fn api_version(version: kvrpcpb::ApiVersion) -> Result<ApiVersion, RestoreError> {
@@ -271,7 +278,8 @@ async fn check_empty(target: &RestoreTarget, keys: &Keys) -> Result<(), RestoreE
         // Other column families of raw data cannot be scanned by the client; nobody uses them.
         Some(raw) if raw.cf != Cf::Default => None,
         Some(raw) => {
-            let pairs = cluster.raw(raw.version).scan(&raw.user_range, 1).await?;
+            let client = cluster.raw(raw.layout.version()).with_layout(raw.layout);
+            let pairs = client.scan(&keys.range, 1).await?;
             pairs.into_iter().next().map(|(key, _)| key)
         }
         None => {
@@ -297,7 +305,10 @@ async fn delete_brought_in(target: &RestoreTarget, keys: &Keys) {
     // The restore's own token may be the reason for being here.
     let cluster = target.cluster.with_cancel(&CancellationToken::new());
     let deleted = match &keys.raw {
-        Some(raw) => cluster.raw(raw.version).delete_range(&raw.user_range).await,
+        Some(raw) => {
+            let client = cluster.raw(raw.layout.version()).with_layout(raw.layout);
+            client.delete_range(&keys.range).await
+        }
         None => cleanup::delete_range(&cluster, keys.form, keys.range.clone()).await,
     };
     if let Err(error) = deleted {

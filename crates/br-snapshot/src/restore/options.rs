@@ -78,7 +78,8 @@ pub enum Scope {
     },
     /// `restore raw`: raw keys.
     Raw {
-        /// The keys.
+        /// The keys, as in [`crate::backup::Scope::Raw`] without a keyspace name: in API v2 they
+        /// begin with `r` and the keyspace, and an open range is that of all keyspaces.
         range: KeyRange<RawKey>,
         /// The column family.
         cf: Cf,

@@ -124,7 +124,7 @@ async fn listing(storage: &Storage) {
 }
 
 async fn large_objects(storage: &Storage) {
-    let pattern: Vec<u8> = (0..1_000_003_u32).map(|i| (i * 7 >> 4) as u8).collect();
+    let pattern: Vec<u8> = (0..1_000_003_u32).map(|i| ((i * 7) >> 4) as u8).collect();
     let pieces = (2 + PARTS_IN_FLIGHT_MAX) * PART_BYTES / pattern.len() + 1;
     let mut writer = storage.writer("large/object").expect("a writer").hashed();
     for _ in 0..pieces {

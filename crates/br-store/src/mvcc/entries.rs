@@ -128,6 +128,10 @@ impl Entries<'_> {
     ///
     /// # Errors
     /// [`MvccError`]; there is nothing to be had after it.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "what it gives is lent until the next call"
+    )]
     pub fn next(&mut self) -> Result<Option<Entry<'_>>, MvccError> {
         let Some(start_ts) = self.advance()? else {
             return Ok(None);

@@ -128,14 +128,14 @@ impl<'s> Reader<'s> {
         key: &EncodedKey,
         context: &ReadContext,
     ) -> Result<Option<Found>, MvccError> {
-        if let Some(lock) = self.load_lock(key)? {
-            if check_lock(key.as_bytes(), &lock, false, context)? == LockEffect::ReadValue {
-                let value = self.value_of_lock(key, lock)?;
-                return Ok(value.map(|value| Found {
-                    value,
-                    commit_ts: TimeStamp::ZERO,
-                }));
-            }
+        if let Some(lock) = self.load_lock(key)?
+            && check_lock(key.as_bytes(), &lock, false, context)? == LockEffect::ReadValue
+        {
+            let value = self.value_of_lock(key, lock)?;
+            return Ok(value.map(|value| Found {
+                value,
+                commit_ts: TimeStamp::ZERO,
+            }));
         }
         self.get_committed(key, context)
     }
@@ -147,10 +147,10 @@ impl<'s> Reader<'s> {
         context: &ReadContext,
     ) -> Result<Option<Found>, MvccError> {
         use br_proto::kvrpcpb::IsolationLevel;
-        if context.isolation == IsolationLevel::RcCheckTs {
-            if let Some((commit_ts, write)) = self.seek_write(key, TimeStamp::MAX)? {
-                is_visible_to_rc_check(key.as_bytes(), commit_ts, write.start_ts, context)?;
-            }
+        if context.isolation == IsolationLevel::RcCheckTs
+            && let Some((commit_ts, write)) = self.seek_write(key, TimeStamp::MAX)?
+        {
+            is_visible_to_rc_check(key.as_bytes(), commit_ts, write.start_ts, context)?;
         }
         match self.get_write(key, context.ts)? {
             Some((commit_ts, write)) => Ok(Some(Found {

@@ -55,6 +55,10 @@ impl<'v> Scanner<'v> {
     ///
     /// # Errors
     /// [`MvccError`].
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "what it gives is lent until the next call"
+    )]
     pub fn next(&mut self) -> Result<Option<Pair<'_>>, MvccError> {
         match &mut self.0 {
             Way::Forward(scan) => scan.next(),

@@ -239,12 +239,11 @@ fn lock_key(
         if is_rollback_of(&write, commit_ts, wish.start_ts) {
             return Err(wish.rolled_back(key)?);
         }
-        if commit_ts > wish.start_ts {
-            if let Some((older_ts, older)) = txn.reader.seek_write(key, wish.start_ts)? {
-                if is_rollback_of(&older, older_ts, wish.start_ts) {
-                    return Err(wish.rolled_back(key)?);
-                }
-            }
+        if commit_ts > wish.start_ts
+            && let Some((older_ts, older)) = txn.reader.seek_write(key, wish.start_ts)?
+            && is_rollback_of(&older, older_ts, wish.start_ts)
+        {
+            return Err(wish.rolled_back(key)?);
         }
         if should_not_exist {
             match check_not_exist(txn, key, commit_ts, &write) {
@@ -305,19 +304,19 @@ fn lock_again(
         granted.conflict_ts = for_update_ts;
     }
     let needs_value = wish.returns_values || !granted.conflict_ts.is_zero();
-    if needs_value || wish.checks_existence || should_not_exist {
-        if let Some((commit_ts, write)) = txn.reader.get_write(key, for_update_ts)? {
-            if should_not_exist {
-                if commit_ts > wish.for_update_ts {
-                    return Err(wish.conflict(key, write.start_ts, commit_ts)?);
-                }
-                return Err(MvccError::AlreadyExist { key: raw_key(key)? });
+    if (needs_value || wish.checks_existence || should_not_exist)
+        && let Some((commit_ts, write)) = txn.reader.get_write(key, for_update_ts)?
+    {
+        if should_not_exist {
+            if commit_ts > wish.for_update_ts {
+                return Err(wish.conflict(key, write.start_ts, commit_ts)?);
             }
-            granted.value = match needs_value {
-                true => Some(txn.reader.load_value(key, write)?),
-                false => Some(Vec::new()),
-            };
+            return Err(MvccError::AlreadyExist { key: raw_key(key)? });
         }
+        granted.value = match needs_value {
+            true => Some(txn.reader.load_value(key, write)?),
+            false => Some(Vec::new()),
+        };
     }
     if for_update_ts > lock.for_update_ts {
         let mut renewed = new_lock(wish, for_update_ts);

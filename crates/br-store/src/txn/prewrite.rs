@@ -121,20 +121,11 @@ impl Prewrite {
                 }
                 Ok(ts) => commit_ts = commit_ts.max(ts),
                 Err(error) => {
-                    let may_be_committed = match &error {
-                        MvccError::WriteConflict {
-                            conflict_commit_ts, ..
-                        } => *conflict_commit_ts > self.start_ts,
-                        MvccError::PessimisticLockNotFound { .. }
-                        | MvccError::CommitTsTooLarge { .. }
-                        | MvccError::KeyIsLocked(_) => true,
-                        _ => false,
-                    };
-                    if may_be_committed {
-                        if let Some(committed) = committed_at(txn, &key, self.start_ts)? {
-                            txn.clear();
-                            return Ok(self.answer(committed));
-                        }
+                    if self.may_be_committed(&error)
+                        && let Some(committed) = committed_at(txn, &key, self.start_ts)?
+                    {
+                        txn.clear();
+                        return Ok(self.answer(committed));
                     }
                     match error {
                         MvccError::CommitTsTooLarge { .. } => {
@@ -161,19 +152,28 @@ impl Prewrite {
                 ..Default::default()
             });
         }
-        for Prewritten {
-            key,
-            lock,
-            had_pessimistic_lock,
-        } in pending
-        {
+        for done in pending {
             if self.mode == CommitMode::OnePhase {
-                txn.commit_lock(&key, lock, commit_ts, had_pessimistic_lock);
+                txn.commit_lock(&done.key, done.lock, commit_ts, done.had_pessimistic_lock);
             } else {
-                txn.put_lock(&key, &lock);
+                txn.put_lock(&done.key, &done.lock);
             }
         }
         Ok(self.answer(commit_ts))
+    }
+
+    /// Whether an error may come from a prewrite that arrives again after its transaction has
+    /// committed.
+    fn may_be_committed(&self, error: &MvccError) -> bool {
+        match error {
+            MvccError::WriteConflict {
+                conflict_commit_ts, ..
+            } => *conflict_commit_ts > self.start_ts,
+            MvccError::PessimisticLockNotFound { .. }
+            | MvccError::CommitTsTooLarge { .. }
+            | MvccError::KeyIsLocked(_) => true,
+            _ => false,
+        }
     }
 
     /// Goes on as a transaction of two phases, the keys done so far included.

@@ -131,7 +131,7 @@ impl Storage {
                 },
                 Err(error) => return Err(error),
             };
-            if seen % step == 0 {
+            if seen.is_multiple_of(step) {
                 pairs.push(pair);
             }
             seen = seen.wrapping_add(1);

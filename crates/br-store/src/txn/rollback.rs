@@ -298,10 +298,11 @@ pub(super) fn collapse(
     key: &EncodedKey,
     start_ts: TimeStamp,
 ) -> Result<(), MvccError> {
-    if let Some((commit_ts, write)) = txn.reader.seek_write(key, start_ts)? {
-        if write.kind == WriteKind::Rollback && !write.is_protected_rollback() {
-            txn.delete_write(key, commit_ts);
-        }
+    if let Some((commit_ts, write)) = txn.reader.seek_write(key, start_ts)?
+        && write.kind == WriteKind::Rollback
+        && !write.is_protected_rollback()
+    {
+        txn.delete_write(key, commit_ts);
     }
     Ok(())
 }

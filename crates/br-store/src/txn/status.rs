@@ -121,12 +121,13 @@ fn status_of_lock(
         // It may be committed already; the secondaries decide.
         return Ok(answer_of_lock(request, &lock, false));
     }
-    if is_pessimistic_lock && lock.is_locked_with_conflict {
-        if let Some(answer) = determined(txn, key, lock.start_ts)? {
-            // A late repetition of its request has taken the lock again.
-            txn.unlock(key);
-            return Ok(answer);
-        }
+    if is_pessimistic_lock
+        && lock.is_locked_with_conflict
+        && let Some(answer) = determined(txn, key, lock.start_ts)?
+    {
+        // A late repetition of its request has taken the lock again.
+        txn.unlock(key);
+        return Ok(answer);
     }
     if lock_is_expired(&lock, TimeStamp(request.current_ts)) {
         if is_pessimistic_lock && request.resolving_pessimistic_lock {

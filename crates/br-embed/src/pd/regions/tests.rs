@@ -132,7 +132,10 @@ fn only_neighbours_merge() {
         Err(RegionsError::NotAdjacent { .. })
     ));
     let merged = regions.merge(parts[1].id(), parts[0].id()).unwrap();
-    assert_eq!(bounds(&[merged.clone()]), [(String::new(), "m".to_owned())]);
+    assert_eq!(
+        bounds(std::slice::from_ref(&merged)),
+        [(String::new(), "m".to_owned())]
+    );
     assert_eq!(version(&merged), 4);
     assert_eq!(regions.get(parts[1].id()), None);
 }

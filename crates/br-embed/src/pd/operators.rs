@@ -16,7 +16,7 @@ use br_types::{RegionId, StoreId};
 
 use super::regions::{Regions, RegionsError};
 
-/// What an operator of [`scatter`] is called; clients wait for this name.
+/// What an operator of `scatter` is called; clients wait for this name.
 pub const SCATTER_REGION: &str = "scatter-region";
 /// How long an operator is remembered, as in PD.
 const KEPT_FOR: Duration = Duration::from_secs(600);

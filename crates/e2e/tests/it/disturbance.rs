@@ -1,0 +1,85 @@
+//! What happens to a cluster all the time: regions split and merge, leaders move, a store fails and
+//! comes back.
+
+use std::time::Duration;
+
+use br_embed::Cluster;
+use br_rt::{CancellationToken, Rt};
+use br_types::{EncodedKey, StoreId};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// Which disturbances.
+#[derive(Clone, Copy)]
+pub(crate) struct Disturbance {
+    pub(crate) merges: bool,
+    /// How often a store fails and comes back; one at a time.
+    pub(crate) store_failures: usize,
+}
+
+/// How much happened, so that a test can tell that something did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Disturbed {
+    pub(crate) splits: usize,
+    pub(crate) merges: usize,
+    pub(crate) transfers: usize,
+    pub(crate) store_failures: usize,
+}
+
+impl Disturbance {
+    /// Goes on until `stop`. `key` gives keys to split at. Every store is up at the end.
+    pub(crate) async fn run(
+        self,
+        cluster: &Cluster,
+        seed: u64,
+        key: impl Fn(&mut StdRng) -> EncodedKey,
+        stop: &CancellationToken,
+    ) -> Disturbed {
+        let rt = Rt::real();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut done = Disturbed::default();
+        let stores: Vec<StoreId> = cluster.store_infos().iter().map(|store| store.id).collect();
+        while !stop.is_cancelled() {
+            match rng.random_range(0..20) {
+                0..6 => {
+                    let key = key(&mut rng);
+                    // Lost against a split by size, at worst.
+                    if let Ok(made) = cluster.split_at(&[key]) {
+                        done.splits += usize::from(!made.is_empty());
+                    }
+                }
+                6..10 if self.merges => done.merges += usize::from(merge(cluster, &mut rng)),
+                10 if done.store_failures < self.store_failures => {
+                    let store = stores[rng.random_range(0..stores.len())];
+                    cluster.kill_store(store).unwrap();
+                    rt.sleep(Duration::from_millis(rng.random_range(20..400)))
+                        .await;
+                    cluster.revive_store(store).await.unwrap();
+                    done.store_failures += 1;
+                }
+                _ => done.transfers += usize::from(transfer(cluster, &mut rng)),
+            }
+            rt.sleep(Duration::from_millis(rng.random_range(1..20)))
+                .await;
+        }
+        done
+    }
+}
+
+fn merge(cluster: &Cluster, rng: &mut StdRng) -> bool {
+    let regions = cluster.regions();
+    if regions.len() < 2 {
+        return false;
+    }
+    let left = rng.random_range(0..regions.len() - 1);
+    let (a, b) = (regions[left].id(), regions[left + 1].id());
+    let (source, target) = if rng.random() { (a, b) } else { (b, a) };
+    cluster.merge(source, target).is_ok()
+}
+
+fn transfer(cluster: &Cluster, rng: &mut StdRng) -> bool {
+    let regions = cluster.regions();
+    let region = &regions[rng.random_range(0..regions.len())];
+    let peers = &region.region.peers;
+    let to = StoreId(peers[rng.random_range(0..peers.len())].store_id);
+    to != region.leader_store() && cluster.transfer_leader(region.id(), to).is_ok()
+}

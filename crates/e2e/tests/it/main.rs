@@ -1,0 +1,12 @@
+//! Whole clusters over loopback. What they are compared with is a model or what the official tools
+//! made, never themselves.
+
+#![allow(clippy::unwrap_used, reason = "tests and their helpers")]
+
+mod disturbance;
+mod golden;
+mod keys;
+mod site;
+mod snapshot_history;
+mod tikv_client_raw;
+mod tikv_client_txn;

@@ -1,0 +1,142 @@
+//! A cluster with its client, and the way from one to another: backup and restore.
+
+use std::sync::Arc;
+
+use br_cluster::{Cluster, ClusterConfig, KeyPrefix, Security};
+use br_embed::Options;
+use br_format::crypter::Crypter;
+use br_rt::{CancellationToken, Rt, Silent};
+use br_snapshot::{
+    backup::{self, BackupContext, BackupOptions, BackupSummary},
+    restore::{self, RestoreOptions, RestoreSummary, RestoreTarget},
+};
+use br_storage::{Backend, Storage};
+use br_tidb::filter::TableFilter;
+use br_types::TimeStamp;
+use tempfile::TempDir;
+
+/// A cluster in this process, and a client that knows it by its address only.
+pub(crate) struct Site {
+    pub(crate) embedded: br_embed::Cluster,
+    pub(crate) cluster: Cluster,
+}
+
+impl Site {
+    pub(crate) async fn start(options: Options) -> Site {
+        let rt = options.rt.clone();
+        let embedded = Box::pin(br_embed::Cluster::start(options)).await.unwrap();
+        let config = ClusterConfig::new(&embedded.pd_addr(), Security::default());
+        let cluster = Cluster::connect(rt, CancellationToken::new(), config)
+            .await
+            .unwrap();
+        Site { embedded, cluster }
+    }
+
+    pub(crate) async fn now(&self) -> TimeStamp {
+        self.cluster.pd().tso().await.unwrap()
+    }
+
+    pub(crate) async fn back_up(&self, to: &Place, options: &BackupOptions) -> BackupSummary {
+        let rt = self.cluster.rt();
+        let context = BackupContext {
+            cluster: self.cluster.clone(),
+            key_prefix: KeyPrefix::default(),
+            storage: Storage::create_base(rt, &to.backend).await.unwrap(),
+            backend: to.backend.clone(),
+            progress: Arc::new(Silent),
+        };
+        let done = Box::pin(backup::run(&context, options)).await;
+        done.unwrap_or_else(|error| panic!("backup: {error}: {error:?}"))
+    }
+
+    pub(crate) async fn restore(&self, from: &Place, options: &RestoreOptions) -> RestoreSummary {
+        let rt = self.cluster.rt();
+        let target = RestoreTarget {
+            cluster: self.cluster.clone(),
+            storage: Storage::open(rt, &from.backend).await.unwrap(),
+            backend: from.backend.clone(),
+            progress: Arc::new(Silent),
+        };
+        let done = Box::pin(restore::restore(&target, options)).await;
+        done.unwrap_or_else(|error| panic!("restore: {error}: {error:?}"))
+    }
+
+    pub(crate) async fn stop(self) {
+        self.embedded.stop().await;
+    }
+}
+
+/// External storage for one backup.
+pub(crate) struct Place {
+    pub(crate) backend: Backend,
+    _folder: Option<TempDir>,
+}
+
+impl Place {
+    /// A folder that goes with this.
+    pub(crate) fn temporary() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        Place {
+            backend: Backend::Local {
+                path: folder.path().join("backup"),
+            },
+            _folder: Some(folder),
+        }
+    }
+
+    /// Memory of this process: names of files without folders.
+    pub(crate) fn memory(name: &str) -> Place {
+        Place {
+            backend: Backend::Memory {
+                name: name.to_owned(),
+                prefix: "backup".to_owned(),
+            },
+            _folder: None,
+        }
+    }
+
+    /// A backup that exists.
+    pub(crate) fn existing(path: std::path::PathBuf) -> Place {
+        Place {
+            backend: Backend::Local { path },
+            _folder: None,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Backend::Memory { name, .. } = &self.backend {
+            br_storage::forget_memory(name);
+        }
+    }
+}
+
+pub(crate) fn options() -> Options {
+    Options::new(Rt::real())
+}
+
+pub(crate) fn filter(rules: &[&str]) -> TableFilter {
+    let mut no_files = |path: &str| Err(format!("no file {path}"));
+    TableFilter::parse(rules, false, &mut no_files).unwrap()
+}
+
+/// A restore of everything into a fresh cluster, or of what `rules` take into any.
+pub(crate) fn restore_tables(rules: Option<&[&str]>) -> RestoreOptions {
+    let mut options = RestoreOptions::new(restore::Scope::Full {
+        filter: filter(rules.unwrap_or(&["*.*"])),
+        is_explicit: rules.is_some(),
+    });
+    options.checksum = true;
+    options
+}
+
+pub(crate) fn back_up_tables(rules: &[&str], crypter: Crypter) -> BackupOptions {
+    let scope = backup::Scope::Full {
+        filter: filter(rules),
+    };
+    let mut options = BackupOptions::new(scope, "e2e");
+    options.crypter = crypter;
+    options.checksum = true;
+    options
+}

@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u32, &[&str])] = &[
     ("br-cluster", 1, &["br-rt"]),
     ("br-catalog", 2, &[]),
     ("br-snapshot", 2, &["br-catalog"]),
+    ("br-log", 2, &["br-catalog", "br-snapshot"]),
     ("br-store", 2, &[]),
     ("br-workload", 2, &["br-catalog"]),
     ("br-engine", 3, &[]),

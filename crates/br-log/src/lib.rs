@@ -1,0 +1,1 @@
+//! Log backup and point-in-time recovery: the tool's side and the coordinator's.

@@ -9,12 +9,14 @@
 //! - [`schema`], [`stats`]: what a backup says about tables;
 //! - [`crypter`]: encryption of all of them;
 //! - [`resume`]: files from which an interrupted backup goes on;
-//! - [`kv_stats`]: sums that prove a table complete.
+//! - [`kv_stats`]: sums that prove a table complete;
+//! - [`log`]: everything of a log backup.
 
 pub mod backup_lock;
 pub mod backupmeta;
 pub mod crypter;
 pub mod kv_stats;
+pub mod log;
 pub mod names;
 pub mod resume;
 pub mod schema;

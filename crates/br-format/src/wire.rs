@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use prost::encoding::{WireType, decode_varint};
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 
+use crate::log::LogFormatError;
+
 /// Nesting that is followed; deeper than any published message goes.
 const DEPTH_MAX: u32 = 32;
 
@@ -117,6 +119,23 @@ pub(crate) fn unknown_field(
     Ok(unknown)
 }
 
+/// Refuses what would be lost, or passed over, of an object of a log.
+pub(crate) fn refuse_unknown(
+    message: &'static str,
+    object: &str,
+    bytes: &[u8],
+) -> Result<(), LogFormatError> {
+    match unknown_field(message, bytes) {
+        Ok(None) => Ok(()),
+        Ok(Some(UnknownField { message, number })) => Err(LogFormatError::UnknownField {
+            object: object.to_owned(),
+            message,
+            number,
+        }),
+        Err(Malformed) => Err(LogFormatError::malformed(object, "it is no protobuf")),
+    }
+}
+
 fn walk(
     known: &Known,
     message: usize,
@@ -165,7 +184,13 @@ fn known() -> &'static Known {
             messages: Vec::new(),
             by_name: HashMap::new(),
         };
-        for name in ["backup.BackupMeta", "backup.MetaFile", "backup.StatsFile"] {
+        for name in [
+            "backup.BackupMeta",
+            "backup.MetaFile",
+            "backup.StatsFile",
+            "backup.Metadata",
+            "backup.Migration",
+        ] {
             let message = pool
                 .get_message_by_name(name)
                 .expect("the protos have this message");

@@ -1,0 +1,117 @@
+//! The small numbers of a log backup, each in another form.
+//!
+//! | where | form |
+//! |---|---|
+//! | `v1/global_checkpoint/*.ts` | 8 bytes, little-endian |
+//! | checkpoints in etcd | 8 bytes, big-endian |
+//! | `v1_stream_trancate_safepoint.txt` | decimal text |
+//! | `crr-checkpoint/resume-state.json` | JSON |
+
+use std::collections::BTreeMap;
+
+use br_types::{StoreId, TimeStamp};
+use serde::{Deserialize, Serialize};
+
+use super::LogFormatError;
+use super::names::{REPLICATION_STATE, TRUNCATE_SAFE_POINT};
+
+/// The bytes of `v1/global_checkpoint/*.ts`.
+pub fn encode_global_checkpoint(ts: TimeStamp) -> [u8; 8] {
+    ts.0.to_le_bytes()
+}
+
+/// Reads `v1/global_checkpoint/*.ts`.
+///
+/// # Errors
+/// It does not have 8 bytes.
+pub fn decode_global_checkpoint(object: &str, bytes: &[u8]) -> Result<TimeStamp, LogFormatError> {
+    eight(object, bytes).map(|bytes| TimeStamp(u64::from_le_bytes(bytes)))
+}
+
+/// The value of a checkpoint in etcd.
+pub fn encode_etcd_checkpoint(ts: TimeStamp) -> [u8; 8] {
+    ts.0.to_be_bytes()
+}
+
+/// Reads a checkpoint in etcd.
+///
+/// # Errors
+/// It does not have 8 bytes.
+pub fn decode_etcd_checkpoint(key: &str, bytes: &[u8]) -> Result<TimeStamp, LogFormatError> {
+    eight(key, bytes).map(|bytes| TimeStamp(u64::from_be_bytes(bytes)))
+}
+
+fn eight(object: &str, bytes: &[u8]) -> Result<[u8; 8], LogFormatError> {
+    bytes.try_into().map_err(|_| {
+        let reason = format!("a checkpoint has 8 bytes, this one has {}", bytes.len());
+        LogFormatError::malformed(object, reason)
+    })
+}
+
+/// The text of [`TRUNCATE_SAFE_POINT`].
+pub fn encode_truncate_safe_point(ts: TimeStamp) -> String {
+    ts.to_string()
+}
+
+/// Reads the text of [`TRUNCATE_SAFE_POINT`]; blanks around it are taken.
+///
+/// # Errors
+/// It is no number.
+pub fn decode_truncate_safe_point(bytes: &[u8]) -> Result<TimeStamp, LogFormatError> {
+    std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .map(TimeStamp)
+        .ok_or_else(|| LogFormatError::malformed(TRUNCATE_SAFE_POINT, "it is no number"))
+}
+
+/// How far a copy of the log in another region has come: what it says counts, even if it is less
+/// than the copied checkpoints say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicationState {
+    /// Everything up to this is in the copy.
+    pub last_checkpoint: TimeStamp,
+    /// All metadata flushed up to this has been looked at.
+    pub synced_ts: TimeStamp,
+    /// The same for each store.
+    pub synced_by_store: BTreeMap<StoreId, TimeStamp>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct ReplicationJson {
+    last_checkpoint: u64,
+    #[serde(default)]
+    synced_ts: u64,
+    #[serde(default)]
+    synced_by_store: Option<BTreeMap<u64, u64>>,
+}
+
+impl ReplicationState {
+    /// Reads [`REPLICATION_STATE`].
+    ///
+    /// # Errors
+    /// It is not JSON of the right form.
+    pub fn decode(bytes: &[u8]) -> Result<ReplicationState, LogFormatError> {
+        let json: ReplicationJson = serde_json::from_slice(bytes)
+            .map_err(|error| LogFormatError::malformed(REPLICATION_STATE, error.to_string()))?;
+        let by_store = json.synced_by_store.unwrap_or_default().into_iter();
+        Ok(ReplicationState {
+            last_checkpoint: TimeStamp(json.last_checkpoint),
+            synced_ts: TimeStamp(json.synced_ts),
+            synced_by_store: by_store
+                .map(|(store, ts)| (StoreId(store), TimeStamp(ts)))
+                .collect(),
+        })
+    }
+
+    /// The bytes of [`REPLICATION_STATE`].
+    pub fn encode(&self) -> Vec<u8> {
+        let by_store = self.synced_by_store.iter();
+        serde_json::to_vec(&ReplicationJson {
+            last_checkpoint: self.last_checkpoint.0,
+            synced_ts: self.synced_ts.0,
+            synced_by_store: Some(by_store.map(|(store, ts)| (store.0, ts.0)).collect()),
+        })
+        .expect("numbers have a JSON form")
+    }
+}

@@ -122,7 +122,7 @@ fn golden_files_open_and_are_built_anew() {
             }
         }
     }
-    assert_eq!(opened, 70);
+    assert_eq!(opened, 34);
 }
 
 fn rebuild(file: &LogFile, records: &[u8]) {
@@ -204,7 +204,7 @@ fn golden_compaction_matches_the_log() {
             outputs += item.outputs.len();
         }
     }
-    assert_eq!(outputs, 64);
+    assert_eq!(outputs, 38);
 }
 
 #[test]

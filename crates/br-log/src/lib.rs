@@ -1,1 +1,14 @@
 //! Log backup and point-in-time recovery: the tool's side and the coordinator's.
+
+pub mod advancer;
+pub mod migrate;
+#[cfg(test)]
+mod model_log;
+mod operator;
+pub mod read;
+pub mod restore;
+pub mod storage_lock;
+pub mod task;
+pub mod truncate;
+
+pub use operator::Operator;

@@ -29,6 +29,7 @@ use br_rt::{CancellationToken, Rt, Task};
 use br_store::{
     Importer, StoreConfig, StoreContext,
     engine::{Engine, RangeSize},
+    log_backup::LogBackup,
     storage::Storage,
     topology::RegionState,
 };
@@ -37,6 +38,7 @@ use br_types::{EncodedKey, KeyRange, RegionId, StoreId};
 mod disk;
 mod error;
 mod lock_file;
+mod log_backup;
 mod options;
 mod splitter;
 mod status;
@@ -105,6 +107,9 @@ struct Shared {
 struct RunningStore {
     server: Server,
     status: Server,
+    log_backup: Option<LogBackup>,
+    /// [`RunningStore::log_backup`] at work; dropped, it ends.
+    log_backup_task: Option<Task<()>>,
 }
 
 /// How much lies where, as the engine estimates it.
@@ -210,7 +215,18 @@ impl Cluster {
         let services = pd::server::services(&pd);
         let server = Server::start(&cluster.shared.rt, listener, services).map_err(failed)?;
         cluster.pd_server = Some(server);
+        for store in cluster.stores().values_mut() {
+            cluster.start_log_backup(store);
+        }
         Ok(cluster)
+    }
+
+    /// Puts the log backup of a store to work.
+    fn start_log_backup(&self, store: &mut RunningStore) {
+        if let Some(log_backup) = store.log_backup.clone() {
+            let (rt, pd) = (&self.shared.rt, self.pd_addr());
+            store.log_backup_task = Some(log_backup::start(rt, &self.cancel, pd, log_backup));
+        }
     }
 
     fn start_background(&mut self, engine: Arc<dyn Engine>) {
@@ -340,7 +356,8 @@ impl Cluster {
         }
         let near = self.pd_server.as_ref().map(Server::address);
         let near = near.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let store = self.shared.start_store(id, near).await?;
+        let mut store = self.shared.start_store(id, near).await?;
+        self.start_log_backup(&mut store);
         self.stores().insert(id, store);
         Ok(())
     }
@@ -350,7 +367,10 @@ impl Cluster {
     pub async fn stop(mut self) {
         self.cancel.cancel();
         self.background.clear();
-        let stores = std::mem::take(&mut *self.stores());
+        let mut stores = std::mem::take(&mut *self.stores());
+        for store in stores.values_mut() {
+            store.log_backup_task = None;
+        }
         let servers = stores
             .into_values()
             .flat_map(|store| [store.server, store.status])
@@ -413,6 +433,8 @@ impl Shared {
         record.address = address(&listener)?.to_string();
         record.status_address = address(&status_listener)?.to_string();
         self.pd.stores.put(id, record)?;
+        let log_backup =
+            log_backup::new(&self.rt, id, &self.storage, self.pd.clone(), &self.config);
         let routes = br_store::routes(StoreContext {
             cluster_id: self.pd.cluster_id,
             store_id: id,
@@ -420,6 +442,7 @@ impl Shared {
             topology: self.pd.clone(),
             importer: self.importer.clone(),
             rt: self.rt.clone(),
+            log_backup: log_backup.clone(),
             config: self.config.clone(),
         });
         let status = status::router(StoreStatus {
@@ -427,6 +450,7 @@ impl Shared {
             pd: self.pd.clone(),
             limits: self.limits,
             api_version: self.storage.api_version(),
+            log_backup: log_backup.clone(),
         });
         let grpc = routes.prepare().into_axum_router();
         let failed = |source| ClusterError::Listen {
@@ -444,7 +468,12 @@ impl Shared {
         };
         let status = Server::start(&self.rt, status_listener, services).map_err(failed)?;
         self.pd.store_up(id);
-        Ok(RunningStore { server, status })
+        Ok(RunningStore {
+            server,
+            status,
+            log_backup,
+            log_backup_task: None,
+        })
     }
 }
 

@@ -10,10 +10,7 @@
 //! # After a crash
 //! All acknowledged changes are there; what ends by itself (pauses, settings for a time) has ended.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use br_proto::errorpb;
 use br_rt::{Rt, UnixMillis};
@@ -45,6 +42,7 @@ pub mod stores;
 pub mod tso;
 
 use self::{
+    balance::Leaders,
     config::Config,
     etcd::Etcd,
     gc::Gc,
@@ -254,19 +252,30 @@ impl Pd {
     /// [`MetaError`]; the store counts as down all the same.
     pub fn store_down(&self, id: StoreId) -> Result<usize, MetaError> {
         self.stores.set_up(id, false);
-        let up = self.up_stores();
-        let counts = self.regions.store_counts();
-        let mut leaders: HashMap<StoreId, usize> = up
-            .iter()
-            .map(|store| (*store, counts.get(store).map_or(0, |count| count.0)))
-            .collect();
-        self.regions.evict_leaders(id, |state| {
-            let holders = state.region.peers.iter().map(|peer| StoreId(peer.store_id));
-            let to = holders
-                .filter(|store| leaders.contains_key(store))
-                .min_by_key(|store| (leaders.get(store).copied(), *store))?;
-            *leaders.entry(to).or_default() += 1;
-            Some(to)
+        let mut leaders = Leaders::of(self);
+        self.regions
+            .evict_leaders(id, |region| leaders.place(region))
+    }
+
+    /// Splits as [`Regions::split`] does, for want of space: the new regions are led from the
+    /// stores with fewest leaders. To move them afterwards would turn every client away a second
+    /// time. While leaders must not move, they stay where they are.
+    ///
+    /// # Errors
+    /// The region error to answer with; nothing was changed then.
+    pub fn split_and_spread(
+        &self,
+        id: RegionId,
+        version: u64,
+        keys: &[EncodedKey],
+    ) -> Result<Vec<RegionState>, Box<errorpb::Error>> {
+        let at_work = self.leaders_may_move();
+        let denied = self.labels.denied_ranges();
+        let mut leaders = Leaders::of(self);
+        self.regions.split_led(id, version, keys, |region| {
+            let range = KeyRange::new(region.start_key.as_slice(), region.end_key.as_slice());
+            let may_move = at_work && denied.iter().all(|denied| !denied.overlaps(&range));
+            may_move.then(|| leaders.place(region)).flatten()
         })
     }
 
@@ -340,6 +349,10 @@ impl Topology for Pd {
         keys: &[EncodedKey],
     ) -> Result<Vec<RegionState>, Box<errorpb::Error>> {
         self.regions.split(id, version, keys)
+    }
+
+    fn changes(&self) -> u64 {
+        self.regions.changes()
     }
 
     fn is_up(&self, store: StoreId) -> bool {

@@ -188,7 +188,7 @@ impl Engine for RocksEngine {
         Box::new(RocksSnapshot::take(self.db.clone()))
     }
 
-    fn write(&self, batch: Batch) -> Result<(), EngineError> {
+    fn write(&self, batch: &Batch) -> Result<(), EngineError> {
         let mut changes = WriteBatch::default();
         for change in &batch.changes {
             match change {

@@ -4,7 +4,13 @@ use br_codec::ApiVersion;
 use br_rt::Rt;
 use br_types::{ClusterId, StoreId};
 
-use crate::{engine::Engine, import::Importer, storage::Storage, topology::Topology};
+use crate::{
+    engine::Engine,
+    import::Importer,
+    log_backup::{LogBackup, LogBackupConfig},
+    storage::Storage,
+    topology::Topology,
+};
 
 /// How one store behaves; the same for all stores of an embedded cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub struct StoreConfig {
     pub backup_sst_bytes_max: u64,
     /// Commands of one `BatchCommands` stream that are worked on at the same time.
     pub batch_commands_max: usize,
+    /// How it backs up its log.
+    pub log_backup: LogBackupConfig,
 }
 
 impl Default for StoreConfig {
@@ -28,6 +36,7 @@ impl Default for StoreConfig {
             backup_sst_bytes_max: 384 << 20,
             // client-go sends up to 128 commands in one message.
             batch_commands_max: 256,
+            log_backup: LogBackupConfig::default(),
         }
     }
 }
@@ -47,6 +56,8 @@ pub struct StoreContext {
     pub importer: Arc<Importer>,
     /// Time, randomness and tasks.
     pub rt: Rt,
+    /// Its log backup; `None`: it takes no part, and says so to whoever asks.
+    pub log_backup: Option<LogBackup>,
     /// How the store behaves.
     pub config: Arc<StoreConfig>,
 }

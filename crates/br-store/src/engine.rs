@@ -118,7 +118,7 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`EngineError`]; nothing of the batch is visible then.
-    fn write(&self, batch: Batch) -> Result<(), EngineError>;
+    fn write(&self, batch: &Batch) -> Result<(), EngineError>;
 
     /// Starts an SST file at `path`, which must not exist.
     ///

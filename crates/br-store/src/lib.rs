@@ -1,4 +1,4 @@
-//! What a store does: MVCC over an engine, backup worker, import worker, coprocessor.
+//! What a store does: MVCC over an engine, backup worker, log backup, import worker, coprocessor.
 //!
 //! [`routes`] gives the gRPC services of one store, from a [`StoreContext`].
 
@@ -9,6 +9,7 @@ mod context;
 mod coprocessor;
 pub mod engine;
 mod import;
+pub mod log_backup;
 pub mod mvcc;
 mod raw;
 mod region_check;

@@ -42,6 +42,7 @@ use br_types::{EncodedKey, KeyRange, TimeStamp};
 use crate::{
     concurrency::{LatchGuard, Latches, LockTable, MaxTs},
     engine::{Batch, Change, Engine, EngineError},
+    log_backup::{Observers, WriteObserver},
     mvcc::{MvccError, RangeView, ReadContext, WriteTxn},
     topology::Topology,
     txn::LockWaits,
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) locks: LockTable,
     pub(crate) latches: Latches,
     pub(crate) waits: LockWaits,
+    pub(crate) observers: Observers,
 }
 
 impl Storage {
@@ -81,6 +83,7 @@ impl Storage {
             locks: LockTable::default(),
             latches: Latches::default(),
             waits: LockWaits::default(),
+            observers: Observers::default(),
         }))
     }
 
@@ -179,9 +182,28 @@ impl Storage {
         } else {
             batch.changes.iter().filter_map(released_lock).collect()
         };
-        self.0.engine.write(batch)?;
+        self.0.engine.write(&batch)?;
+        // Before the latches go and before the answer: events of a key come in the order of its
+        // writes, and an acknowledged write is known to the observers.
+        self.0.observers.applied(batch);
         self.0.waits.wake(&released);
         Ok(())
+    }
+
+    /// Tells `observer` of every write of transactions from now on, until it is taken away.
+    pub(crate) fn observe(&self, observer: Arc<dyn WriteObserver>) {
+        self.0.observers.add(observer);
+    }
+
+    /// Takes an observer away.
+    pub(crate) fn stop_observing(&self, observer: &Arc<dyn WriteObserver>) {
+        self.0.observers.remove(observer);
+    }
+
+    /// The `start_ts` of the oldest lock in memory: transactions that have chosen a commit
+    /// timestamp above the largest read so far, and whose writes the engine may not show yet.
+    pub(crate) fn min_memory_lock_ts(&self) -> Option<TimeStamp> {
+        self.0.locks.min_start_ts()
     }
 }
 

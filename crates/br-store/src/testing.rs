@@ -42,6 +42,7 @@ struct Inner {
     next_id: u64,
     down: Vec<StoreId>,
     ts: u64,
+    changes: u64,
 }
 
 impl FakeTopology {
@@ -69,6 +70,7 @@ impl FakeTopology {
             next_id: 100,
             down: Vec::new(),
             ts: 1000,
+            changes: 0,
         };
         FakeTopology {
             inner: Mutex::new(inner),
@@ -97,6 +99,7 @@ impl FakeTopology {
             .find(|peer| peer.store_id == store.0)
             .unwrap();
         state.leader = *peer;
+        inner.changes += 1;
     }
 }
 
@@ -158,7 +161,12 @@ impl Topology for FakeTopology {
         last.region.start_key = start;
         parts.push(last);
         inner.regions.splice(at..at, parts.clone());
+        inner.changes += 1;
         Ok(parts)
+    }
+
+    fn changes(&self) -> u64 {
+        self.inner().changes
     }
 
     fn is_up(&self, store: StoreId) -> bool {
@@ -198,6 +206,7 @@ impl Fixture {
             topology: topology.clone(),
             importer: Arc::new(Importer::open(rt.clone(), engine, 2).unwrap()),
             rt: rt.clone(),
+            log_backup: None,
             config: Arc::new(StoreConfig::default()),
         };
         Fixture {

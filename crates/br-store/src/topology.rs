@@ -56,6 +56,10 @@ pub trait Topology: Send + Sync + 'static {
         keys: &[EncodedKey],
     ) -> Result<Vec<RegionState>, Box<errorpb::Error>>;
 
+    /// A number that grows with every change of the table: as long as it stays, so do the regions,
+    /// their epochs and their leaders.
+    fn changes(&self) -> u64;
+
     /// Whether a store is up; a store that is down refuses every request.
     fn is_up(&self, store: StoreId) -> bool;
 

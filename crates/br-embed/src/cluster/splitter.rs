@@ -21,8 +21,9 @@ use crate::pd::Pd;
 
 /// Time between rounds.
 const ROUND: Duration = Duration::from_secs(1);
-/// Parts that one pass makes of a region; the rest is left for the next.
-const KEYS_MAX: usize = 1024;
+/// Bounds that one pass gives a region, as TiKV's `batch-split-limit`; the rest of it is left for
+/// the next pass. Clients have to learn of each, so they come a few at a time.
+const KEYS_MAX: usize = 10;
 /// Bytes of a timestamp at the end of an engine key.
 const TS_LEN: usize = 8;
 
@@ -112,7 +113,7 @@ impl Splitter {
         let (pd, id) = (self.pd.clone(), state.id());
         match self
             .rt
-            .blocking(move || pd.regions.split(id, version, &keys))
+            .blocking(move || pd.split_and_spread(id, version, &keys))
             .await
         {
             Ok(parts) => {

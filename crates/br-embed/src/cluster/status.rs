@@ -1,14 +1,18 @@
 //! A store's status server: `/config`, `/status`, `/metrics`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::get};
 use br_codec::ApiVersion;
+use br_store::log_backup::LogBackup;
 use br_types::StoreId;
 use serde_json::{Value, json};
 
 use super::splitter::SplitLimits;
 use crate::pd::{CLUSTER_VERSION, Pd};
+
+/// The setting that can be changed.
+const MAX_FLUSH_INTERVAL: &str = "log-backup.max-flush-interval";
 
 /// What the server tells.
 pub(super) struct StoreStatus {
@@ -16,6 +20,7 @@ pub(super) struct StoreStatus {
     pub(super) pd: Arc<Pd>,
     pub(super) limits: SplitLimits,
     pub(super) api_version: ApiVersion,
+    pub(super) log_backup: Option<LogBackup>,
 }
 
 /// The routes.
@@ -46,22 +51,60 @@ fn settings(status: &StoreStatus) -> Value {
         "raftstore": { "right-derive-when-split": true },
         "import": { "num-threads": threads.max(4) },
         "backup": { "num-threads": threads },
-        "log-backup": { "enable": false },
+        "log-backup": log_backup_settings(status),
         "gc": { "ratio-threshold": 1.1 },
         "security": { "encryption": { "data-encryption-method": "plaintext" } },
     })
+}
+
+fn log_backup_settings(status: &StoreStatus) -> Value {
+    let Some(log_backup) = &status.log_backup else {
+        return json!({ "enable": false });
+    };
+    let config = log_backup.config().get();
+    json!({
+        "enable": config.enable,
+        "max-flush-interval": duration_text(config.max_flush_interval),
+        "min-flush-interval": duration_text(config.min_flush_interval),
+        "file-size-limit": format!("{}B", config.file_size_limit_bytes),
+        "temp-file-memory-quota": format!("{}B", config.temp_memory_bytes_max),
+        "initial-scan-concurrency": config.scan_concurrency,
+        "initial-scan-rate-limit": format!("{}B", config.scan_bytes_per_s),
+    })
+}
+
+/// `1m30s`: as TiKV writes durations.
+fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration)
+        .to_string()
+        .replace(' ', "")
 }
 
 async fn config(State(status): State<Arc<StoreStatus>>) -> axum::Json<Value> {
     axum::Json(settings(&status))
 }
 
-/// Changes are taken and have no effect: nothing that a restore changes (GC of the engine's own,
-/// encryption) exists here.
-async fn set_config(body: Bytes) -> StatusCode {
-    match serde_json::from_slice::<serde_json::Map<String, Value>>(&body) {
-        Ok(_) => StatusCode::OK,
-        Err(_) => StatusCode::BAD_REQUEST,
+/// `log-backup.max-flush-interval` is changed; other changes are taken and have no effect: nothing
+/// that a restore changes (GC of the engine's own, encryption) exists here.
+async fn set_config(
+    State(status): State<Arc<StoreStatus>>,
+    body: Bytes,
+) -> Result<(), (StatusCode, String)> {
+    let refused = |message: String| (StatusCode::BAD_REQUEST, message);
+    let changes = serde_json::from_slice::<serde_json::Map<String, Value>>(&body)
+        .map_err(|error| refused(error.to_string()))?;
+    let Some(interval) = changes.get(MAX_FLUSH_INTERVAL) else {
+        return Ok(());
+    };
+    let text = interval.as_str().unwrap_or_default();
+    let interval = humantime::parse_duration(text)
+        .map_err(|error| refused(format!("{MAX_FLUSH_INTERVAL}: {error}")))?;
+    match &status.log_backup {
+        Some(log_backup) => log_backup
+            .config()
+            .set_max_flush_interval(interval)
+            .map_err(refused),
+        None => Ok(()),
     }
 }
 
@@ -74,13 +117,15 @@ async fn about(State(status): State<Arc<StoreStatus>>) -> axum::Json<Value> {
     }))
 }
 
-/// Numbers of regions, in Prometheus's text form.
+/// Numbers of regions and of log backup, in Prometheus's text form.
 async fn metrics(State(status): State<Arc<StoreStatus>>) -> String {
     let counts = status.pd.regions.store_counts();
     let (leaders, regions) = counts.get(&status.store).copied().unwrap_or_default();
+    let log_backup = status.log_backup.as_ref().map(LogBackup::metrics_text);
     format!(
         "# TYPE tikv_raftstore_region_count gauge\n\
          tikv_raftstore_region_count{{type=\"leader\"}} {leaders}\n\
-         tikv_raftstore_region_count{{type=\"region\"}} {regions}\n"
+         tikv_raftstore_region_count{{type=\"region\"}} {regions}\n{}",
+        log_backup.unwrap_or_default()
     )
 }

@@ -16,7 +16,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use br_proto::{errorpb, metapb};
@@ -90,6 +93,8 @@ pub struct Regions {
     kv: Arc<dyn MetaKv>,
     ids: Arc<IdAllocator>,
     table: RwLock<Table>,
+    /// Grows with each change, after it can be seen.
+    changes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -120,6 +125,7 @@ impl Regions {
             kv,
             ids,
             table: RwLock::new(table),
+            changes: AtomicU64::new(0),
         })
     }
 
@@ -158,6 +164,11 @@ impl Regions {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.read().by_id.len()
+    }
+
+    /// A number that grows with each change of the table.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The region of that id.
@@ -217,7 +228,8 @@ impl Regions {
     }
 
     /// Splits a region at keys strictly inside it, sorted and unique. Gives all resulting regions
-    /// in key order; the original id keeps the last part, and all get the same new version.
+    /// in key order; the original id keeps the last part, and all get the same new version. They
+    /// are led from the store that led the original.
     ///
     /// # Errors
     /// The region error to answer with; nothing was changed then.
@@ -226,6 +238,21 @@ impl Regions {
         id: RegionId,
         version: u64,
         keys: &[EncodedKey],
+    ) -> Result<Vec<RegionState>, Box<errorpb::Error>> {
+        self.split_led(id, version, keys, |_| None)
+    }
+
+    /// Splits as [`Regions::split`] does; new regions are led from the store that `choose` picks of
+    /// their peers, or as the original if it picks none.
+    ///
+    /// # Errors
+    /// The region error to answer with; nothing was changed then.
+    pub fn split_led(
+        &self,
+        id: RegionId,
+        version: u64,
+        keys: &[EncodedKey],
+        mut choose: impl FnMut(&metapb::Region) -> Option<StoreId>,
     ) -> Result<Vec<RegionState>, Box<errorpb::Error>> {
         let mut table = self.write();
         let parent = table
@@ -259,9 +286,14 @@ impl Regions {
         let mut start = parent.region.start_key.clone();
         for key in keys {
             let end = key.as_bytes().to_vec();
-            let child = self
+            let mut child = self
                 .child(&parent, start, end.clone(), new_epoch)
                 .map_err(failed)?;
+            if let Some(store) = choose(&child.region)
+                && let Some(peer) = peer_on(&child.region, store)
+            {
+                child.leader = peer;
+            }
             parts.push(child);
             start = end;
         }
@@ -289,10 +321,6 @@ impl Regions {
                 ..*old
             });
         }
-        let leader = peers
-            .iter()
-            .find(|peer| peer.store_id == parent.leader.store_id);
-        let leader = leader.copied().unwrap_or(parent.leader);
         let region = metapb::Region {
             id,
             start_key,
@@ -301,6 +329,7 @@ impl Regions {
             peers,
             ..parent.region.clone()
         };
+        let leader = peer_on(&region, parent.leader_store()).unwrap_or(parent.leader);
         Ok(RegionState { region, leader })
     }
 
@@ -354,12 +383,8 @@ impl Regions {
             .get(&id)
             .ok_or(RegionsError::NotFound(id))?
             .clone();
-        let peer = state
-            .region
-            .peers
-            .iter()
-            .find(|peer| peer.store_id == store.0);
-        state.leader = *peer.ok_or(RegionsError::NoPeer { region: id, store })?;
+        let peer = peer_on(&state.region, store);
+        state.leader = peer.ok_or(RegionsError::NoPeer { region: id, store })?;
         Ok(self.apply(&mut table, vec![state], &[])?)
     }
 
@@ -371,7 +396,7 @@ impl Regions {
     pub fn evict_leaders(
         &self,
         store: StoreId,
-        mut choose: impl FnMut(&RegionState) -> Option<StoreId>,
+        mut choose: impl FnMut(&metapb::Region) -> Option<StoreId>,
     ) -> Result<usize, MetaError> {
         let mut table = self.write();
         let mut moved = Vec::new();
@@ -380,13 +405,15 @@ impl Regions {
             .values()
             .filter(|state| state.leader_store() == store)
         {
-            let Some(to) = choose(state) else { continue };
-            let Some(peer) = state.region.peers.iter().find(|peer| peer.store_id == to.0) else {
+            let Some(to) = choose(&state.region) else {
+                continue;
+            };
+            let Some(leader) = peer_on(&state.region, to) else {
                 continue;
             };
             moved.push(RegionState {
                 region: state.region.clone(),
-                leader: *peer,
+                leader,
             });
         }
         let count = moved.len();
@@ -467,6 +494,7 @@ impl Regions {
         for state in changed {
             table.insert(state);
         }
+        self.changes.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -540,6 +568,11 @@ fn peer(id: u64, store: StoreId) -> metapb::Peer {
         store_id: store.0,
         ..metapb::Peer::default()
     }
+}
+
+fn peer_on(region: &metapb::Region, store: StoreId) -> Option<metapb::Peer> {
+    let mut peers = region.peers.iter();
+    peers.find(|peer| peer.store_id == store.0).copied()
 }
 
 fn message(text: &str) -> Box<errorpb::Error> {

@@ -82,6 +82,33 @@ fn a_failed_store_loses_its_leaders_evenly_and_gets_some_back() {
 }
 
 #[test]
+fn new_regions_of_a_split_for_space_are_spread_unless_leaders_must_stay() {
+    simulate(1_000, async |rt| {
+        let pd = pd_on(&rt, Arc::default());
+        let spread = |bounds: &[&str]| {
+            let state = pd.regions.find(&key(bounds[0])).unwrap();
+            let version = state.region.region_epoch.unwrap().version;
+            let keys: Vec<_> = bounds.iter().map(|name| key(name)).collect();
+            let parts = pd.split_and_spread(state.id(), version, &keys).unwrap();
+            assert_eq!(parts.last().unwrap().leader, state.leader);
+            pd.regions.store_counts()
+        };
+        let counts = spread(&["b", "c", "d", "e", "f"]);
+        assert!(
+            counts.values().all(|(leaders, _)| *leaders == 2),
+            "{counts:?}"
+        );
+        assert_eq!(balance::round(&pd).unwrap(), 0);
+        pd.schedulers
+            .pause(schedulers::BALANCE_LEADER, Duration::from_secs(60))
+            .unwrap();
+        let held = pd.regions.find(&key("x")).unwrap().leader_store();
+        let counts = spread(&["x", "y", "z"]);
+        assert_eq!(counts[&held].0, 5);
+    });
+}
+
+#[test]
 fn balancing_respects_pauses_settings_and_labels() {
     simulate(1_000, async |rt| {
         let pd = pd_on(&rt, Arc::default());

@@ -56,7 +56,7 @@ fn random_step(rng: &mut StdRng, engine: &RocksEngine, model: &mut Model) {
             Change::Delete(cf, key) => model.remove(&(cf, key)),
         };
     }
-    engine.write(batch).unwrap();
+    engine.write(&batch).unwrap();
 }
 
 fn check_seeks(rng: &mut StdRng, snapshot: &dyn Snapshot, model: &Model) {
@@ -121,7 +121,7 @@ fn an_upside_down_range_is_empty() {
     let engine = RocksEngine::temporary().unwrap();
     let mut batch = Batch::default();
     batch.put(Cf::Write, b"zb".to_vec(), b"1".to_vec());
-    engine.write(batch).unwrap();
+    engine.write(&batch).unwrap();
     let snapshot = engine.snapshot();
     let mut cursor = snapshot.iter(Cf::Write, KeyRange::new(&b"zc"[..], &b"za"[..]));
     assert!(!cursor.seek_to_first().unwrap());
@@ -176,7 +176,7 @@ fn sst_files_are_read_by_our_reader_and_taken_in() {
 
         let mut batch = Batch::default();
         batch.put(Cf::Default, sst_key(3), b"old".to_vec());
-        engine.write(batch).unwrap();
+        engine.write(&batch).unwrap();
         engine.ingest(&[(Cf::Default, path.clone())]).unwrap();
         assert!(!path.exists());
         assert_eq!(

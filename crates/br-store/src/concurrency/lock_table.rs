@@ -115,6 +115,15 @@ impl LockTable {
             .try_for_each(|(key, found)| visit(key, found))
     }
 
+    /// The oldest `start_ts` among all locks.
+    pub(crate) fn min_start_ts(&self) -> Option<TimeStamp> {
+        if self.is_empty() {
+            return None;
+        }
+        let locks = self.lock_map();
+        locks.values().map(|found| found.lock.start_ts).min()
+    }
+
     fn is_empty(&self) -> bool {
         self.count.load(Ordering::SeqCst) == 0
     }

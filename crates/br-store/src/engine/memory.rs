@@ -124,13 +124,13 @@ impl Engine for MemoryEngine {
         })
     }
 
-    fn write(&self, batch: Batch) -> Result<(), EngineError> {
+    fn write(&self, batch: &Batch) -> Result<(), EngineError> {
         let mut data = self.write_lock();
         data.batch += 1;
-        for change in batch.changes {
+        for change in &batch.changes {
             match change {
-                Change::Put(cf, key, value) => data.set(cf, key, Some(value)),
-                Change::Delete(cf, key) => data.set(cf, key, None),
+                Change::Put(cf, key, value) => data.set(*cf, key.clone(), Some(value.clone())),
+                Change::Delete(cf, key) => data.set(*cf, key.clone(), None),
             }
         }
         data.sweep();
@@ -152,7 +152,7 @@ impl Engine for MemoryEngine {
                 batch.put(*cf, key.to_vec(), value.to_vec())
             })?;
         }
-        self.write(batch)?;
+        self.write(&batch)?;
         for (_, path) in files {
             std::fs::remove_file(path).map_err(|error| table::sst_error(path, &error))?;
         }

@@ -178,7 +178,8 @@ impl Storage {
                 None => batch.delete(place.cf, data_key),
             }
         }
-        Ok(self.apply(batch)?)
+        // Not for the observers of transactions: raw keys have no versions.
+        Ok(self.0.engine.write(&batch)?)
     }
 
     /// The version of a raw write: a fresh timestamp in V2, nothing elsewhere.

@@ -63,13 +63,17 @@ impl Storage {
         self.0
             .rt
             .blocking(move || {
-                let range = key::data_range(&range);
-                if range.is_empty() {
+                let data_range = key::data_range(&range);
+                if data_range.is_empty() {
                     return Ok(());
                 }
                 families
                     .iter()
-                    .try_for_each(|&cf| storage.0.engine.delete_range(cf, &range))
+                    .try_for_each(|&cf| storage.0.engine.delete_range(cf, &data_range))?;
+                if families.contains(&Cf::Lock) {
+                    storage.0.observers.removed(&range);
+                }
+                Ok(())
             })
             .await
     }

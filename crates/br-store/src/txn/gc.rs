@@ -211,7 +211,7 @@ impl Pass<'_> {
     fn flush(&mut self) -> Result<(), MvccError> {
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
-            self.storage.0.engine.write(batch)?;
+            self.storage.0.engine.write(&batch)?;
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ mod options;
 mod rocks;
 mod sst;
 
+pub use br_store::engine::{SstCompression, SstOptions};
 pub use meta::{MetaChange, MetaStore};
 pub use options::RocksOptions;
 pub use rocks::RocksEngine;
+pub use sst::RocksSstFiles;

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use br_sst::{SstFileWriter as NewSst, SstFiles, WriteError};
 use br_store::engine::{EngineError, SstOptions, SstWriter};
 use rust_rocksdb::{Options, SstFileWriter};
 use self_cell::self_cell;
@@ -60,5 +61,48 @@ impl SstWriter for RocksSstWriter {
         self.writer
             .with_dependent_mut(|_, writer| writer.finish())
             .map_err(|error| sst_error(&self.path, error))
+    }
+}
+
+/// Makes SST files apart from any database: for tools that send files to stores.
+#[derive(Clone, Copy, Debug)]
+pub struct RocksSstFiles {
+    options: SstOptions,
+}
+
+impl RocksSstFiles {
+    /// Files that are written in that way.
+    pub fn new(options: SstOptions) -> RocksSstFiles {
+        RocksSstFiles { options }
+    }
+}
+
+impl SstFiles for RocksSstFiles {
+    fn create(&self, path: &Path) -> Result<Box<dyn NewSst>, WriteError> {
+        let writer = RocksSstWriter::create(path, self.options);
+        let writer = writer.map_err(|error| write_error(path, error))?;
+        Ok(Box::new(writer))
+    }
+}
+
+impl NewSst for RocksSstWriter {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), WriteError> {
+        SstWriter::put(self, key, value).map_err(|error| write_error(&self.path, error))
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), WriteError> {
+        let path = self.path.clone();
+        SstWriter::finish(self).map_err(|error| write_error(&path, error))
+    }
+}
+
+fn write_error(path: &Path, error: EngineError) -> WriteError {
+    WriteError {
+        path: path.to_owned(),
+        is_disk_full: matches!(error, EngineError::DiskFull(_)),
+        message: match error {
+            EngineError::Sst { message, .. } => message,
+            error => error.to_string(),
+        },
     }
 }

@@ -1,4 +1,4 @@
-//! Reader of RocksDB block-based tables (SST files), without RocksDB.
+//! Reader of RocksDB block-based tables (SST files), without RocksDB; and what a writer looks like.
 //!
 //! Reads `format_version` 2 to 5, as `SstFileWriter` of RocksDB 6 to 11 and TiKV write them.
 //! Every block's checksum is verified. Any bytes give an error or entries, never a panic, and
@@ -27,6 +27,7 @@ mod properties;
 mod source;
 mod table;
 mod varint;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -37,3 +38,4 @@ pub use iter::{Entry, EntryKind, TableIter};
 pub use properties::Properties;
 pub use source::RandomAccess;
 pub use table::Table;
+pub use write::{SstFileWriter, SstFiles, WriteError};

@@ -19,6 +19,7 @@ use std::{
 use br_proto::{backup, coprocessor, import_sstpb, kvrpcpb, logbackup, metapb, tikvpb};
 use br_rt::CancellationToken;
 use br_types::StoreId;
+use bytes::Bytes;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
@@ -34,6 +35,8 @@ const REGION_WORK_LIMIT: Duration = Duration::from_secs(120);
 /// The store fetches a file from external storage and rewrites it, and waits for its turn before;
 /// the official tool waits 200 minutes.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Bytes of one message of an upload; stores take messages of 4 MiB at least.
+const UPLOAD_CHUNK_BYTES: usize = 1 << 20;
 /// How long a store may take to accept a stream.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -228,6 +231,30 @@ impl StoreClient {
             answers,
             store: self.clone(),
         })
+    }
+
+    /// Sends one SST file, which then waits for its ingestion.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn upload(
+        &self,
+        meta: import_sstpb::SstMeta,
+        content: Bytes,
+    ) -> Result<(), RpcError> {
+        const METHOD: &str = "Upload";
+        use import_sstpb::upload_request::Chunk;
+        let mut rest = content;
+        let data = std::iter::from_fn(move || {
+            let next = rest.split_to(rest.len().min(UPLOAD_CHUNK_BYTES));
+            (!next.is_empty()).then(|| Chunk::Data(next.into()))
+        });
+        let requests = std::iter::once(Chunk::Meta(meta)).chain(data);
+        let requests =
+            requests.map(|chunk| import_sstpb::UploadRequest { chunk: Some(chunk) });
+        let mut stub = self.import();
+        let upload = async move { stub.upload(futures::stream::iter(requests)).await };
+        self.call(METHOD, DOWNLOAD_LIMIT, upload).await.map(drop)
     }
 
     unary! {

@@ -26,7 +26,7 @@ use br_format::backupmeta::DataFile;
 use br_proto::{
     backup::{CipherInfo, StorageBackend},
     import_sstpb::{
-        self, DownloadRequest, DownloadRequestType, MultiIngestRequest, RewriteRule, SstMeta,
+        self, DownloadRequest, DownloadRequestType, RewriteRule, SstMeta,
     },
 };
 use br_rt::{Backoff, CancellationToken, RetryPolicy, Rt};
@@ -38,7 +38,8 @@ use tokio::sync::Semaphore;
 use super::{
     error::RestoreError,
     file_groups::{FileGroup, FileUnit},
-    key_form::KeyForm,
+    ingest::ingest,
+    key_form::{FileKeys, KeyForm},
 };
 
 /// How long one part of a range is tried: through elections, splits and busy stores.
@@ -52,9 +53,6 @@ const IMPORT_RETRY: RetryPolicy = RetryPolicy {
 /// Regions of one group that are worked on at once; mostly a group is one region.
 const REGIONS_IN_FLIGHT_MAX: usize = 4;
 
-/// Moves of a leader that one ingest follows before the files are downloaded anew.
-const LEADER_MOVES_MAX: usize = 3;
-
 /// Bytes of a timestamp at the end of the keys that a store names.
 const TS_BYTES: usize = br_codec::key::TS_LEN;
 
@@ -63,9 +61,7 @@ pub(super) struct Importer {
     pub(super) rt: Rt,
     pub(super) cancel: CancellationToken,
     pub(super) router: Router,
-    pub(super) form: KeyForm,
-    /// Whether keys have no timestamps.
-    pub(super) is_raw: bool,
+    pub(super) keys: FileKeys,
     /// The backup as this process sees it, and as the stores do.
     pub(super) storage: Storage,
     pub(super) backend: StorageBackend,
@@ -84,7 +80,7 @@ impl Importer {
     /// The last error, when a part of it failed in all attempts or is damaged.
     pub(super) async fn import(&self, group: &FileGroup) -> Result<usize, RestoreError> {
         let mut backoff = Backoff::new(IMPORT_RETRY, &self.rt);
-        let mut rest = vec![self.form.encode_range(&group.range)];
+        let mut rest = vec![self.keys.form.encode_range(&group.range)];
         let mut regions_done = 0;
         while !rest.is_empty() {
             let mut parts = Vec::new();
@@ -167,6 +163,7 @@ impl Importer {
         route: RegionRoute,
     ) -> Result<(), RestoreError> {
         let range = self
+            .keys
             .form
             .decode_range(part)
             .map_err(|error| KvError::InvalidResponse {
@@ -186,7 +183,7 @@ impl Importer {
         if metas.is_empty() {
             return Ok(());
         }
-        self.ingest(route, metas).await
+        ingest(&self.router, route, metas).await
     }
 
     /// Lets every peer download one file; `None` if none of its keys lie in `inside`.
@@ -251,7 +248,8 @@ impl Importer {
             region_id: route.region.id,
             region_epoch: route.region.region_epoch,
             // Keys of transactional data end with a timestamp, so that none equals the bare end.
-            end_key_exclusive: self.is_raw,
+            end_key_exclusive: self.keys.is_raw,
+            api_version: self.keys.api_version as i32,
             cipher_iv: file.cipher_iv.map(|iv| iv.0.to_vec()).unwrap_or_default(),
             ..Default::default()
         }
@@ -281,10 +279,10 @@ impl Importer {
             name: file.name.clone(),
             rewrite_rule: Some(rule.unwrap_or_default()),
             storage_backend: Some(self.backend.clone()),
-            is_raw_kv: self.is_raw,
+            is_raw_kv: self.keys.is_raw,
             cipher_info: Some(self.cipher.clone()),
             storage_cache_id: self.cache_id.clone(),
-            request_type: DownloadRequestType::Keyspace as i32,
+            request_type: self.request_type().into(),
             context: Some(route.context()),
             ..Default::default()
         };
@@ -306,6 +304,14 @@ impl Importer {
         Ok((store, range))
     }
 
+    /// Whether the range of a request is one of users' keys, or of keys as they stand in files.
+    fn request_type(&self) -> DownloadRequestType {
+        match self.keys.form {
+            KeyForm::Encoded => DownloadRequestType::Keyspace,
+            KeyForm::Plain => DownloadRequestType::Legacy,
+        }
+    }
+
     fn permits(&self, store: StoreId) -> Arc<Semaphore> {
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = self.downloads_per_store.max(1);
@@ -317,7 +323,7 @@ impl Importer {
 
     /// The range that a store found, which ends with timestamps unless the data is raw.
     fn without_ts(&self, range: import_sstpb::Range) -> import_sstpb::Range {
-        if self.is_raw && self.form == KeyForm::Plain {
+        if !self.keys.have_ts() {
             return range;
         }
         let cut = |mut key: Vec<u8>| {
@@ -328,56 +334,6 @@ impl Importer {
             start: cut(range.start),
             end: cut(range.end),
         }
-    }
-
-    /// Lets the leader take the files in, following it when it moves within the same epoch.
-    async fn ingest(&self, mut route: RegionRoute, ssts: Vec<SstMeta>) -> Result<(), RestoreError> {
-        for _ in 0..LEADER_MOVES_MAX {
-            let store = route.leader_store();
-            let request = MultiIngestRequest {
-                context: Some(route.context()),
-                ssts: ssts.clone(),
-            };
-            let client = self.router.stores().client(store).await?;
-            let answer = client.multi_ingest(request).await.map_err(KvError::Rpc)?;
-            let Some(error) = answer.error else {
-                return Ok(());
-            };
-            let message = error.message.clone();
-            let fault = RegionFault::from(error);
-            if let RegionFault::NotLeader {
-                leader: Some(leader),
-            } = &fault
-                && route.region.peers.iter().any(|peer| peer.id == leader.id)
-            {
-                route.leader = *leader;
-                continue;
-            }
-            let kind = match fault.kind() {
-                // TiKV says a passing conflict of latches in words only.
-                Kind::Retry | Kind::Reroute => fault.kind(),
-                other => other,
-            };
-            let message = if message.is_empty() {
-                fault.to_string()
-            } else {
-                message
-            };
-            return Err(RestoreError::Ingest {
-                region: route.id(),
-                store,
-                message,
-                kind,
-            });
-        }
-        let message = "its leader moves all the time".to_owned();
-        let (region, store) = (route.id(), route.leader_store());
-        Err(RestoreError::Ingest {
-            region,
-            store,
-            message,
-            kind: Kind::Reroute,
-        })
     }
 
     /// Groups that are worked on at once: enough to keep every store busy while others wait.

@@ -1,6 +1,6 @@
-//! How keys of the backup become keys of regions.
+//! How keys of the backup become keys of regions, and what stores have to know of them.
 
-use br_codec::{DecodeError, key};
+use br_codec::{ApiVersion, DecodeError, key};
 use br_types::{EncodedKey, KeyRange, RawKey};
 
 /// Whether regions know keys by their memcomparable form.
@@ -10,6 +10,47 @@ pub(super) enum KeyForm {
     Encoded,
     /// Region boundaries are the keys themselves: raw data of API v1.
     Plain,
+}
+
+/// What the keys and values in files are, as stores are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileKeys {
+    pub(super) form: KeyForm,
+    /// Whether they are those of a raw key-value client.
+    pub(super) is_raw: bool,
+    /// How they are laid out. Keys of TiDB are the same in each version.
+    pub(super) api_version: ApiVersion,
+}
+
+impl FileKeys {
+    /// Those of TiDB.
+    pub(super) const TABLES: FileKeys = FileKeys::transactional(ApiVersion::V1);
+
+    /// Those of transactions.
+    pub(super) const fn transactional(api_version: ApiVersion) -> FileKeys {
+        FileKeys {
+            form: KeyForm::Encoded,
+            is_raw: false,
+            api_version,
+        }
+    }
+
+    /// Those of a raw key-value client.
+    pub(super) const fn raw(api_version: ApiVersion) -> FileKeys {
+        FileKeys {
+            form: match api_version {
+                ApiVersion::V1 | ApiVersion::V1Ttl => KeyForm::Plain,
+                ApiVersion::V2 => KeyForm::Encoded,
+            },
+            is_raw: true,
+            api_version,
+        }
+    }
+
+    /// Whether the keys in files end with a timestamp.
+    pub(super) fn have_ts(self) -> bool {
+        self.form == KeyForm::Encoded
+    }
 }
 
 impl KeyForm {

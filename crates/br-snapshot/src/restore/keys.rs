@@ -16,12 +16,12 @@ use br_codec::ApiVersion;
 use br_format::backupmeta::{Content, DataFile};
 use br_proto::kvrpcpb;
 use br_rt::CancellationToken;
-use br_types::{Cf, KeyRange, RawKey};
+use br_types::{Cf, KeyRange, RawKey, StoreId};
 
 use super::{
     RestoreSummary, RestoreTarget, checks, cleanup,
     error::RestoreError,
-    key_form::KeyForm,
+    key_form::FileKeys,
     options::{RestoreOptions, Scope},
     pause::{Pause, PauseScope},
     pipeline::{self, Pipeline},
@@ -32,7 +32,7 @@ use super::{
 /// What is restored, once the backup and the cluster are known.
 struct Keys {
     source: Source,
-    form: KeyForm,
+    file_keys: FileKeys,
     /// The wanted keys, as data files name keys.
     range: KeyRange<RawKey>,
     /// `None` for transactional keys.
@@ -83,7 +83,7 @@ pub(super) async fn restore(
     let limits = pipeline::store_limits(cluster, options).await?;
     let scope = match &keys.raw {
         _ if options.online => PauseScope::Nothing,
-        Some(_) => PauseScope::Ranges(vec![keys.form.encode_range(&keys.range)]),
+        Some(_) => PauseScope::Ranges(vec![keys.file_keys.form.encode_range(&keys.range)]),
         None => PauseScope::Cluster,
     };
     let pause = Pause::start(
@@ -97,14 +97,7 @@ pub(super) async fn restore(
     .await?;
     let mut summary = RestoreSummary::default();
     let work = async {
-        let pipeline = Pipeline::new(
-            target,
-            options,
-            keys.form,
-            keys.raw.is_some(),
-            limits,
-            plan.files.files,
-        )?;
+        let pipeline = Pipeline::new(target, options, keys.file_keys, limits, plan.files.files)?;
         keys.source
             .data_files(async |files| {
                 let files = files
@@ -135,11 +128,13 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
     let source = Source::open(target.storage.clone(), options).await?;
     match (&options.scope, &source.meta.head.content) {
         (Scope::Txn, Content::Txn) => {
-            let range = KeyRange::default();
+            // Keys of transactions tell nothing of the version, so it is that of the stores.
+            let of_stores = store_api_versions(target).await?;
+            let version = of_stores.first().map_or(ApiVersion::V1, |(_, known)| *known);
             Ok(Keys {
                 source,
-                form: KeyForm::Encoded,
-                range,
+                file_keys: FileKeys::transactional(version),
+                range: KeyRange::default(),
                 raw: None,
             })
         }
@@ -151,17 +146,13 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
             }
             let version = api_version(source.meta.head.api_version)?;
             check_api_version(target, version).await?;
-            let form = match version {
-                ApiVersion::V1 | ApiVersion::V1Ttl => KeyForm::Plain,
-                ApiVersion::V2 => KeyForm::Encoded,
-            };
             let layout = RawLayout::all_keyspaces(version);
             let range = layout.wire_range(range);
             check_raw_range(version, &range)?;
             let raw = RawKeys { layout, cf: *cf };
             Ok(Keys {
                 source,
-                form,
+                file_keys: FileKeys::raw(version),
                 range,
                 raw: Some(raw),
             })
@@ -207,12 +198,30 @@ async fn check_api_version(
     target: &RestoreTarget,
     of_backup: ApiVersion,
 ) -> Result<(), RestoreError> {
+    for (store, of_store) in store_api_versions(target).await? {
+        if of_store != of_backup {
+            let what = format!(
+                "the backup holds raw keys of API version {}, and store {store} has {}",
+                name_of(of_backup),
+                name_of(of_store)
+            );
+            return Err(RestoreError::Version { what });
+        }
+    }
+    Ok(())
+}
+
+/// The API versions of the stores whose configuration can be read.
+async fn store_api_versions(
+    target: &RestoreTarget,
+) -> Result<Vec<(StoreId, ApiVersion)>, RestoreError> {
+    let mut versions = Vec::new();
     for store in target.cluster.pd().live_stores().await? {
         let status = target.cluster.store_status();
         let Ok(config) = status.config(&store.status_address).await else {
             continue;
         };
-        let of_store = match config {
+        let version = match config {
             StoreConfig {
                 api_version: Some(2),
                 ..
@@ -223,17 +232,9 @@ async fn check_api_version(
             } => ApiVersion::V1Ttl,
             _ => ApiVersion::V1,
         };
-        if of_store != of_backup {
-            let what = format!(
-                "the backup holds raw keys of API version {}, and store {} has {}",
-                name_of(of_backup),
-                store.id,
-                name_of(of_store)
-            );
-            return Err(RestoreError::Version { what });
-        }
+        versions.push((StoreId(store.id), version));
     }
-    Ok(())
+    Ok(versions)
 }
 
 fn name_of(version: ApiVersion) -> &'static str {
@@ -309,7 +310,7 @@ async fn delete_brought_in(target: &RestoreTarget, keys: &Keys) {
             let client = cluster.raw(raw.layout.version()).with_layout(raw.layout);
             client.delete_range(&keys.range).await
         }
-        None => cleanup::delete_range(&cluster, keys.form, keys.range.clone()).await,
+        None => cleanup::delete_range(&cluster, keys.file_keys.form, keys.range.clone()).await,
     };
     if let Err(error) = deleted {
         tracing::warn!(%error, "keys of the failed restore were left behind");

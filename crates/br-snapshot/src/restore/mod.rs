@@ -1,12 +1,14 @@
 //! Restore of a snapshot backup: plan, reserve ids, split, download, ingest, checksum, and only then
 //! the schemas.
 
+mod changes;
 mod checks;
 mod cleanup;
 mod error;
 mod file_groups;
 mod import;
 mod incremental;
+mod ingest;
 mod key_form;
 mod keys;
 mod options;
@@ -25,14 +27,20 @@ use br_cluster::Cluster;
 use br_rt::Progress;
 use br_storage::{Backend, Storage};
 
+use changes::NoChanges;
+
+pub use changes::Changes;
 pub use error::RestoreError;
 pub use file_groups::{GroupError, PrefixRule};
+pub use ingest::ingest;
 pub use options::{
     CHECKSUM_CONCURRENCY_DEFAULT, DOWNLOADS_PER_STORE_DEFAULT, REGION_KEYS_DEFAULT,
     REGION_SIZE_BYTES_DEFAULT, RestoreOptions, SWITCH_MODE_INTERVAL_DEFAULT, Scope,
     TABLE_CONCURRENCY_DEFAULT,
 };
 pub use plan::{ExistingTable, FileTotals, PlannedDatabase, PlannedTable, RestorePlan};
+pub use source::Source;
+pub use split::split_at;
 pub use table_ids::TableIdMap;
 
 /// What a restore works on: the cluster, and the backup's storage opened and as stores open it.
@@ -78,7 +86,7 @@ pub async fn plan(
     match options.scope {
         Scope::Raw { .. } | Scope::Txn => keys::plan(target, options).await,
         Scope::Full { .. } | Scope::Database { .. } | Scope::Table { .. } => {
-            tables::plan(target, options).await.map(|(plan, _)| plan)
+            plan_with(target, options, &NoChanges).await
         }
     }
 }
@@ -99,7 +107,32 @@ pub async fn restore(
     match options.scope {
         Scope::Raw { .. } | Scope::Txn => keys::restore(target, options).await,
         Scope::Full { .. } | Scope::Database { .. } | Scope::Table { .. } => {
-            tables::restore(target, options).await
+            restore_with(target, options, &NoChanges).await
         }
     }
+}
+
+/// Decides what a restore of tables with changes after the backup would do, as [`plan`].
+///
+/// # Errors
+/// What the restore would refuse at its start.
+pub async fn plan_with<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    changes: &C,
+) -> Result<RestorePlan, C::Error> {
+    let (plan, _) = tables::plan(target, options, changes).await?;
+    Ok(plan)
+}
+
+/// Restores tables of a backup and what changed after it, as [`restore`].
+///
+/// # Errors
+/// [`RestoreError`], or those of the changes.
+pub async fn restore_with<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    changes: &C,
+) -> Result<RestoreSummary, C::Error> {
+    tables::restore(target, options, changes).await
 }

@@ -19,7 +19,7 @@ use super::{
     error::RestoreError,
     file_groups::{self, FileGroup, GroupLimit, PrefixRule},
     import::Importer,
-    key_form::KeyForm,
+    key_form::FileKeys,
     options::{REGION_KEYS_DEFAULT, REGION_SIZE_BYTES_DEFAULT, RestoreOptions},
     split::split_and_scatter,
 };
@@ -105,8 +105,7 @@ impl Pipeline {
     pub(super) fn new(
         target: &RestoreTarget,
         options: &RestoreOptions,
-        form: KeyForm,
-        is_raw: bool,
+        keys: FileKeys,
         limits: StoreLimits,
         files: u64,
     ) -> Result<Pipeline, RestoreError> {
@@ -125,8 +124,7 @@ impl Pipeline {
             rt: cluster.rt().clone(),
             cancel: cluster.cancel().clone(),
             router: cluster.router().clone(),
-            form,
-            is_raw,
+            keys,
             storage: target.storage.clone(),
             backend,
             cipher: options.crypter.to_proto(),
@@ -166,7 +164,7 @@ impl Pipeline {
         let split = split_and_scatter(
             &self.importer.rt,
             &self.importer.router,
-            self.importer.form,
+            self.importer.keys.form,
             &keys,
             &self.split_phase,
         )

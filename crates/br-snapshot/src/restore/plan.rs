@@ -3,11 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 
 use br_catalog::DroppedTable;
-use br_format::{backupmeta::Content, kv_stats::KvStats};
+use br_format::{
+    backupmeta::{Content, DataFile},
+    kv_stats::KvStats,
+};
 use br_tidb::schema::{self, DbInfo, TableInfo, strip_temporary_prefix};
 use br_types::{DbId, TableId, TimeStamp};
 
-use super::{error::RestoreError, options::RestoreOptions, source::Source, table_ids::TableIdMap};
+use super::{
+    changes::Changes, error::RestoreError, options::RestoreOptions, source::Source,
+    table_ids::TableIdMap,
+};
 
 /// A plan, as `--dry-run` shows it.
 #[derive(Clone, Debug, Default)]
@@ -166,10 +172,11 @@ impl RestorePlan {
 /// # Errors
 /// The backup holds something else than tables, its metadata is damaged, or nothing of it is asked
 /// for.
-pub(super) async fn select(
+pub(super) async fn select<C: Changes>(
     source: &Source,
+    changes: &C,
     options: &RestoreOptions,
-) -> Result<RestorePlan, RestoreError> {
+) -> Result<RestorePlan, C::Error> {
     let head = &source.meta.head;
     let (found, command) = match head.content {
         Content::Tables => ("", ""),
@@ -177,20 +184,22 @@ pub(super) async fn select(
         Content::Raw(_) => ("raw keys", "br restore raw"),
     };
     if !found.is_empty() {
+        let wanted = "tables";
         return Err(RestoreError::WrongContent {
             found,
-            wanted: "tables",
+            wanted,
             command,
-        });
+        }
+        .into());
     }
     let mut plan = RestorePlan {
         last_backup_ts: head.last_backup_ts,
-        backup_ts: head.backup_ts,
+        backup_ts: changes.restored_ts().unwrap_or(head.backup_ts),
         ..RestorePlan::default()
     };
     let mut places: HashMap<DbId, usize> = HashMap::new();
-    source
-        .schemas(async |_, entry| {
+    changes
+        .schemas(source, async |entry| {
             let db = parse_db(&entry.db_json)?;
             let name = strip_temporary_prefix(&db.name.original).to_owned();
             let is_system = schema::is_system_db(&name.to_lowercase());
@@ -233,9 +242,8 @@ pub(super) async fn select(
         })
         .await?;
     if plan.databases.is_empty() {
-        return Err(RestoreError::NothingSelected {
-            what: options.wanted(),
-        });
+        let what = options.wanted();
+        return Err(RestoreError::NothingSelected { what }.into());
     }
     Ok(plan)
 }
@@ -262,12 +270,13 @@ fn place_of(
 /// The metadata is damaged.
 pub(super) async fn add_up_files(
     source: &Source,
+    wants: impl Fn(&DataFile) -> bool,
     plan: &mut RestorePlan,
 ) -> Result<(), RestoreError> {
     let places = plan.by_physical_id();
     source
         .data_files(async |files| {
-            for file in files {
+            for file in files.into_iter().filter(&wants) {
                 let id = br_tidb::table_key::table_id(file.range.start.as_bytes());
                 let Some(place) = id.and_then(|id| places.get(&id)) else {
                     continue;

@@ -16,6 +16,7 @@ use br_types::{DbId, TimeStamp};
 
 use super::{
     RestoreTarget,
+    changes::Changes,
     error::RestoreError,
     options::RestoreOptions,
     plan::{PlannedTable, RestorePlan, parse_db, parse_table},
@@ -31,12 +32,13 @@ const BYTES_PER_TXN_MAX: usize = 16 << 20;
 ///
 /// # Errors
 /// One of them was created by somebody else in the meantime, or a schema makes no sense.
-pub(super) async fn create(
+pub(super) async fn create<C: Changes>(
     target: &RestoreTarget,
     source: &Source,
+    changes: &C,
     options: &RestoreOptions,
     plan: &RestorePlan,
-) -> Result<(), RestoreError> {
+) -> Result<(), C::Error> {
     // A policy's stores are another cluster's; a reference without its policy would break the table.
     if options.keep_placement && !source.meta.head.policies.is_empty() {
         tracing::warn!(
@@ -44,7 +46,8 @@ pub(super) async fn create(
             "placement policies are not restored: tables are placed as the cluster's default says"
         );
     }
-    let update_ts = target.cluster.pd().tso().await?;
+    let update_ts = target.cluster.pd().tso().await;
+    let update_ts = update_ts.map_err(RestoreError::from)?;
     // With the first new tables, which may have the names of those that are gone.
     let mut batch = Batch {
         dropped: plan.dropped.clone(),
@@ -60,8 +63,8 @@ pub(super) async fn create(
         ))
     };
     let replaced: HashMap<_, _> = plan.tables.iter().filter_map(existing).collect();
-    source
-        .schemas(async |_, entry| {
+    changes
+        .schemas(source, async |entry| {
             let db = parse_db(&entry.db_json)?;
             let name = strip_temporary_prefix(&db.name.original).to_owned();
             let Some(place) = plan
@@ -97,7 +100,7 @@ pub(super) async fn create(
             Ok(())
         })
         .await?;
-    batch.create(target).await
+    Ok(batch.create(target).await?)
 }
 
 fn bad_text(db: &str, table: &TableInfo) -> RestoreError {

@@ -1,7 +1,7 @@
 //! Reads the metadata of the backup, one object in memory at a time.
 
 use br_format::{
-    backupmeta::{BackupMeta, DataFile, MetaNode, MetaWalk},
+    backupmeta::{BackupHead, BackupMeta, DataFile, MetaNode, MetaWalk},
     names::{self, MetaKind},
     schema::SchemaEntry,
 };
@@ -10,7 +10,7 @@ use br_storage::Storage;
 use super::{error::RestoreError, options::RestoreOptions};
 
 /// A backup on external storage, opened.
-pub(super) struct Source {
+pub struct Source {
     pub(super) storage: Storage,
     pub(super) meta: BackupMeta,
 }
@@ -20,7 +20,7 @@ impl Source {
     ///
     /// # Errors
     /// There is none, or it is damaged or made by a newer tool.
-    pub(super) async fn open(
+    pub async fn open(
         storage: Storage,
         options: &RestoreOptions,
     ) -> Result<Source, RestoreError> {
@@ -39,19 +39,27 @@ impl Source {
         Ok(Source { storage, meta })
     }
 
-    /// Hands every schema to `visit`, with the name of the object that it stands in.
+    /// What the backup says of itself.
+    pub fn head(&self) -> &BackupHead {
+        &self.meta.head
+    }
+
+    /// Hands every schema to `visit`.
     ///
     /// # Errors
     /// An object is damaged, or the first error of `visit`.
-    pub(super) async fn schemas(
+    pub async fn schemas<E: From<RestoreError>>(
         &self,
-        mut visit: impl AsyncFnMut(&str, SchemaEntry) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
-        let mut walk = self.meta.walk(MetaKind::Schema)?;
+        mut visit: impl AsyncFnMut(SchemaEntry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut walk = self
+            .meta
+            .walk(MetaKind::Schema)
+            .map_err(RestoreError::from)?;
         let mut node = Some(walk.root().clone());
         while let Some(current) = node {
             for entry in current.schemas() {
-                visit(current.object(), entry?).await?;
+                visit(entry.map_err(RestoreError::from)?).await?;
             }
             node = self.next(&mut walk).await?;
         }

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use br_cluster::{KvError, OperatorState, Router};
+use br_cluster::{Cluster, KvError, OperatorState, Router};
 use br_proto::{kvrpcpb, pdpb::OperatorStatus};
 use br_rt::{Phase, Rt};
 use br_types::{EncodedKey, KeyRange, RawKey, RegionId};
@@ -39,6 +39,21 @@ const SCATTER_POLL: Duration = Duration::from_millis(200);
 pub(super) struct SplitOutcome {
     /// Regions that came into being.
     pub(super) regions: usize,
+}
+
+/// Splits regions at keys of transactional data, sorted and unique, and spreads what came of it
+/// over the stores. Gives the number of new regions.
+///
+/// # Errors
+/// A region could not be split after all retries.
+pub async fn split_at(
+    cluster: &Cluster,
+    keys: &[RawKey],
+    phase: &Phase,
+) -> Result<usize, RestoreError> {
+    let form = KeyForm::Encoded;
+    let done = split_and_scatter(cluster.rt(), cluster.router(), form, keys, phase).await?;
+    Ok(done.regions)
 }
 
 /// Splits at `keys`, sorted and unique, and spreads what came of it.

@@ -15,17 +15,20 @@
 //! No table is visible; data stays under ids that no table has, the pauses end by themselves.
 
 use br_cluster::{GcKeeper, GcProtection, GcScope};
+use br_format::backupmeta::DataFile;
 use br_rt::{Phase, Unit};
 use br_tidb::table_key;
 use br_types::{KeyRange, StoreId, TableId};
 use futures::{StreamExt, TryStreamExt};
 
 use super::{
-    RestoreSummary, RestoreTarget, checks, cleanup,
+    RestoreSummary, RestoreTarget,
+    changes::Changes,
+    checks, cleanup,
     error::RestoreError,
     file_groups::PrefixRule,
     incremental,
-    key_form::KeyForm,
+    key_form::FileKeys,
     options::{RestoreOptions, Scope},
     pause::{Pause, PauseScope},
     pipeline::{self, Pipeline},
@@ -45,13 +48,26 @@ const LOG_TASKS: &[u8] = b"/tidb/br-stream/info/";
 ///
 /// # Errors
 /// The backup cannot be restored here.
-pub(super) async fn plan(
+pub(super) async fn plan<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
-) -> Result<(RestorePlan, Source), RestoreError> {
+    changes: &C,
+) -> Result<(RestorePlan, Source), C::Error> {
     let source = Source::open(target.storage.clone(), options).await?;
-    let mut plan = plan::select(&source, options).await?;
-    plan::add_up_files(&source, &mut plan).await?;
+    let mut plan = plan::select(&source, changes, options).await?;
+    check(target, options, &source, &mut plan, |file| changes.wants(file)).await?;
+    Ok((plan, source))
+}
+
+/// Compares the plan with the cluster, and completes it.
+async fn check(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: &Source,
+    plan: &mut RestorePlan,
+    wants: impl Fn(&DataFile) -> bool,
+) -> Result<(), RestoreError> {
+    plan::add_up_files(source, wants, plan).await?;
     let cluster = &target.cluster;
     if options.check_requirements {
         for store in cluster.pd().live_stores().await? {
@@ -76,12 +92,12 @@ pub(super) async fn plan(
     }
     checks::collation_fits(&snapshot, source.meta.head.new_collations_enabled).await?;
     match is_incremental {
-        true => incremental::match_base(&source, &snapshot, &mut plan).await?,
-        false => checks::find_existing(&snapshot, &mut plan).await?,
+        true => incremental::match_base(source, &snapshot, plan).await?,
+        false => checks::find_existing(&snapshot, plan).await?,
     }
     checks::has_space(target, plan.files.stored_bytes).await?;
     plan.assign_ids(br_catalog::last_id(&snapshot).await?);
-    Ok((plan, source))
+    Ok(())
 }
 
 /// Restores.
@@ -89,13 +105,14 @@ pub(super) async fn plan(
 /// # Errors
 /// [`RestoreError`]; no table of the backup is visible then, unless creating them in several
 /// transactions broke off.
-pub(super) async fn restore(
+pub(super) async fn restore<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
-) -> Result<RestoreSummary, RestoreError> {
-    let (mut plan, source) = plan(target, options).await?;
+    changes: &C,
+) -> Result<RestoreSummary, C::Error> {
+    let (mut plan, source) = plan(target, options, changes).await?;
     let cluster = &target.cluster;
-    let now = cluster.pd().tso().await?;
+    let now = cluster.pd().tso().await.map_err(RestoreError::from)?;
     let id = format!("br-restore-{}", cluster.rt().uuid());
     let protection = GcProtection {
         scope: GcScope::Cluster,
@@ -103,43 +120,38 @@ pub(super) async fn restore(
         ts: now,
         ttl: GC_TTL,
     };
-    let keeper = GcKeeper::start(cluster.pd(), protection).await?;
-    let outcome = reserve_and_restore(target, options, &source, &mut plan).await;
+    let keeper = GcKeeper::start(cluster.pd(), protection).await;
+    let keeper = keeper.map_err(RestoreError::from)?;
+    let outcome = reserve_and_restore(target, options, &source, changes, &mut plan).await;
     if let Err(error) = keeper.close().await {
         tracing::warn!(%error, "the barrier of garbage collection ends by itself");
     }
     outcome
 }
 
-async fn reserve_and_restore(
+async fn reserve_and_restore<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
     source: &Source,
+    changes: &C,
     plan: &mut RestorePlan,
-) -> Result<RestoreSummary, RestoreError> {
+) -> Result<RestoreSummary, C::Error> {
     let cluster = &target.cluster;
     // Reads of data that is newer than every timestamp PD gives out would not see it.
-    cluster.http().reset_ts(plan.backup_ts).await?;
+    let reset = cluster.http().reset_ts(plan.backup_ts).await;
+    reset.map_err(RestoreError::from)?;
     reserve_ids(target, plan).await?;
     let mut summary = RestoreSummary::default();
-    let outcome = async {
-        bring_in(target, options, source, plan, &mut summary).await?;
-        // An incremental backup has sums of what changed only.
-        if options.checksum && plan.last_backup_ts.is_zero() {
-            compare_checksums(target, options, plan, &mut summary).await?;
-        }
-        Ok(())
-    };
     let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
+        outcome = bring_in(target, options, source, changes, plan, &mut summary) => outcome,
+        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled.into()),
     };
     if let Err(error) = outcome {
         cleanup::delete_owned(cluster, &plan.ids).await;
         return Err(error);
     }
     // From here on tables become visible: an error no longer means that none of them is.
-    schemas::create(target, source, options, plan).await?;
+    schemas::create(target, source, changes, options, plan).await?;
     cleanup::delete_abandoned(cluster, &plan.abandoned_ids()).await;
     summary.plan = std::mem::take(plan);
     Ok(summary)
@@ -164,18 +176,19 @@ async fn reserve_ids(target: &RestoreTarget, plan: &mut RestorePlan) -> Result<(
     Err(last_error.map_or(RestoreError::Cancelled, RestoreError::from))
 }
 
-async fn bring_in(
+/// Brings all data in, while PD and the stores hold still.
+async fn bring_in<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
     source: &Source,
+    changes: &C,
     plan: &RestorePlan,
     summary: &mut RestoreSummary,
-) -> Result<(), RestoreError> {
-    if plan.files.files == 0 {
+) -> Result<(), C::Error> {
+    if plan.files.files == 0 && changes.restored_ts().is_none() {
         return Ok(());
     }
     let cluster = &target.cluster;
-    let limits = pipeline::store_limits(cluster, options).await?;
     let pause = Pause::start(
         cluster.rt().clone(),
         cluster.pd(),
@@ -186,37 +199,52 @@ async fn bring_in(
     )
     .await?;
     let work = async {
-        let pipeline = Pipeline::new(
-            target,
-            options,
-            KeyForm::Encoded,
-            false,
-            limits,
-            plan.files.files,
-        )?;
-        let places = plan.by_physical_id();
-        source
-            .data_files(async |files| {
-                let mut files = files;
-                let id_of = |start: &[u8]| table_key::table_id(start);
-                files.retain(|file| {
-                    id_of(file.range.start.as_bytes()).is_some_and(|id| places.contains_key(&id))
-                });
-                let rule_of = |file: &br_format::backupmeta::DataFile| {
-                    let old = id_of(file.range.start.as_bytes())?;
-                    let new = plan.ids.get(old)?;
-                    (old != new).then(|| PrefixRule::of_table(old, new))
-                };
-                pipeline.bring_in(files, rule_of, summary).await
-            })
-            .await
+        let wants = |file: &DataFile| changes.wants(file);
+        bring_in_files(target, options, source, wants, plan, summary).await?;
+        // An incremental backup has sums of what changed only.
+        if options.checksum && plan.last_backup_ts.is_zero() {
+            compare_checksums(target, options, plan, summary).await?;
+        }
+        changes.bring_in(plan).await
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
+        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled.into()),
     };
     pause.undo().await;
     outcome
+}
+
+/// Brings in the data files of the backup.
+async fn bring_in_files(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: &Source,
+    wants: impl Fn(&DataFile) -> bool,
+    plan: &RestorePlan,
+    summary: &mut RestoreSummary,
+) -> Result<(), RestoreError> {
+    if plan.files.files == 0 {
+        return Ok(());
+    }
+    let limits = pipeline::store_limits(&target.cluster, options).await?;
+    let keys = FileKeys::TABLES;
+    let pipeline = Pipeline::new(target, options, keys, limits, plan.files.files)?;
+    let places = plan.by_physical_id();
+    source
+        .data_files(async |mut files| {
+            let id_of = |file: &DataFile| table_key::table_id(file.range.start.as_bytes());
+            files.retain(|file| {
+                wants(file) && id_of(file).is_some_and(|id| places.contains_key(&id))
+            });
+            let rule_of = |file: &DataFile| {
+                let old = id_of(file)?;
+                let new = plan.ids.get(old)?;
+                (old != new).then(|| PrefixRule::of_table(old, new))
+            };
+            pipeline.bring_in(files, rule_of, summary).await
+        })
+        .await
 }
 
 /// Whether everything is restored: it wants a fresh cluster, and all of it.
@@ -255,7 +283,7 @@ fn pause_scope(options: &RestoreOptions, plan: &RestorePlan) -> PauseScope {
         .chain(existing);
     PauseScope::Ranges(
         ranges
-            .map(|range| KeyForm::Encoded.encode_range(&range))
+            .map(|range| FileKeys::TABLES.form.encode_range(&range))
             .collect(),
     )
 }

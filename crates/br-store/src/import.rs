@@ -22,6 +22,7 @@
 //! # After a crash
 //! Both folders are emptied at the next start; clients download again.
 
+mod apply;
 mod download;
 mod error;
 mod fetch;

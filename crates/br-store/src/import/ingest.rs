@@ -132,17 +132,28 @@ fn check_meta(
             return Err(key_not_in_region(&key, &state.region));
         }
     }
-    let version = ApiVersion::from_number(meta.api_version);
-    let is_tidb = matches!(
-        meta.range.as_ref().and_then(|range| range.start.first()),
-        Some(b'm' | b't')
-    );
-    if version != Some(store.api_version()) && !is_tidb {
+    if !fits_api_version(store.api_version(), meta) {
         return Err(message(
             "Importing a SST file with imcompatible api version".to_owned(),
         ));
     }
     Ok(())
+}
+
+/// Whether a file's keys and values mean on the store what they mean in the file.
+fn fits_api_version(of_store: ApiVersion, meta: &SstMeta) -> bool {
+    let of_file = ApiVersion::from_number(meta.api_version);
+    match (of_store, of_file) {
+        (of_store, Some(of_file)) if of_store == of_file => true,
+        // A client that does not know whether values expire says V1.
+        (ApiVersion::V1Ttl, Some(ApiVersion::V1)) => true,
+        (ApiVersion::V1, Some(ApiVersion::V1Ttl)) => false,
+        // Keys of TiDB are the same in V1 and V2.
+        _ => meta.range.as_ref().is_some_and(|range| {
+            let is_tidb = |key: &[u8]| matches!(key.first(), Some(b'm' | b't'));
+            is_tidb(&range.start) && is_tidb(&range.end)
+        }),
+    }
 }
 
 fn take_error(error: TakeError) -> errorpb::Error {
@@ -164,4 +175,37 @@ fn message(message: String) -> errorpb::Error {
 
 fn refuse(error: errorpb::Error) -> Reject {
     Reject::Region(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use br_proto::import_sstpb::Range;
+
+    use super::*;
+
+    #[test]
+    fn files_of_another_api_version_hold_keys_of_tidb_only() {
+        use ApiVersion::{V1, V1Ttl, V2};
+        let fits = |of_store, of_file: ApiVersion, start: &[u8], end: &[u8]| {
+            let meta = SstMeta {
+                api_version: of_file as i32,
+                range: Some(Range {
+                    start: start.to_vec(),
+                    end: end.to_vec(),
+                }),
+                ..Default::default()
+            };
+            fits_api_version(of_store, &meta)
+        };
+        for version in [V1, V1Ttl, V2] {
+            assert!(fits(version, version, b"a", b"z"));
+        }
+        assert!(fits(V1Ttl, V1, b"a", b"z"));
+        assert!(!fits(V1, V1Ttl, b"t1", b"t2"));
+        for (of_store, of_file) in [(V1, V2), (V2, V1), (V2, V1Ttl), (V1Ttl, V2)] {
+            assert!(fits(of_store, of_file, b"m", b"t9"));
+            assert!(!fits(of_store, of_file, b"t1", b"x"));
+            assert!(!fits(of_store, of_file, b"r", b"t1"));
+        }
+    }
 }

@@ -16,6 +16,7 @@ use br_types::RegionId;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
+    apply::apply,
     error::ImportError,
     ingest::ingest,
     upload::upload,
@@ -184,11 +185,13 @@ impl ImportSst for ImportService {
 
     async fn apply(
         &self,
-        _request: Request<ApplyRequest>,
+        request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
-        Err(Status::unimplemented(
-            "log files are not applied by this store yet",
-        ))
+        let request = request.into_inner();
+        check_store(&self.store, cluster_of(request.context.as_ref()))?;
+        // Boxed: it holds a file and a batch between its waits.
+        let answer = Box::pin(apply(&self.store, request)).await?;
+        Ok(Response::new(answer))
     }
 
     async fn clear_files(

@@ -1,6 +1,6 @@
 //! Edits of TableInfo, DBInfo and PolicyInfo on their own text.
 
-use br_types::{DbId, TableId, TimeStamp};
+use br_types::{DbId, IndexId, TableId, TimeStamp};
 
 use super::{
     SchemaError, SchemaState, TableInfo, check_fast_load_shape,
@@ -78,6 +78,49 @@ impl TablePatch {
                 "index_info",
                 list_text(kept.iter().map(|index| index.get())),
             )?;
+        }
+        Ok(())
+    }
+
+    /// Removes indexes, and the hidden columns behind those that are over expressions.
+    ///
+    /// # Errors
+    /// The list of indexes or columns is damaged.
+    pub fn remove_indexes(
+        &mut self,
+        is_removed: impl Fn(IndexId) -> bool,
+    ) -> Result<(), SchemaError> {
+        let table = TableInfo::parse(self.0.to_text().as_bytes())?;
+        let (mut unused, mut still_used) = (Vec::new(), Vec::new());
+        for index in &table.indexes {
+            let columns = index.columns.iter().map(|column| column.offset);
+            match is_removed(IndexId(index.id)) {
+                true => unused.extend(columns),
+                false => still_used.extend(columns),
+            }
+        }
+        unused.retain(|offset| !still_used.contains(offset));
+        let mut columns = table.columns.len();
+        // Only the last ones: the places of all others are written in many fields.
+        while let Some(last) = columns.checked_sub(1)
+            && unused.contains(&last)
+            && table.columns.get(last).is_some_and(|column| column.hidden)
+        {
+            columns = last;
+        }
+        if let Some(text) = self.0.get_value("index_info") {
+            let kept = parse_list("IndexInfo", text)?;
+            let kept = kept.iter().zip(&table.indexes);
+            let kept = kept.filter(|(_, index)| !is_removed(IndexId(index.id)));
+            self.0
+                .set("index_info", list_text(kept.map(|(text, _)| text.get())))?;
+        }
+        if columns < table.columns.len()
+            && let Some(text) = self.0.get_value("cols")
+        {
+            let kept = parse_list("ColumnInfo", text)?;
+            let kept = kept.iter().take(columns).map(|column| column.get());
+            self.0.set("cols", list_text(kept))?;
         }
         Ok(())
     }

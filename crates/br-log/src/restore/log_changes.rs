@@ -1,0 +1,248 @@
+//! # What it does
+//! The log as a layer over a full backup: its schemas, and its events.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use br_format::{backupmeta::DataFile, schema::SchemaEntry};
+use br_rt::{Phase, Unit};
+use br_snapshot::restore::{Changes, RestoreError, RestorePlan, Source};
+use br_tidb::{schema::DbInfo, table_key::TableKey};
+use br_types::{IndexId, TableId, TimeStamp};
+
+use super::{
+    added_indexes::{self, LeftOutIndex},
+    apply::Applier,
+    error::PointError,
+    ingest::{IngestTotals, Ingestion},
+    load::{KeyChoice, LoadTotals, Loader},
+    options::{Method, PointOptions, PointTarget},
+    rewrite::{KeyRewrite, WantedTable},
+    schema_changes::SchemaChanges,
+    schema_state::{FinalTable, SchemaState},
+    sort::{ScratchDir, Sorter},
+    versions::Window,
+};
+use crate::read::LogFiles;
+
+/// Buffers that share the memory for sorting: one for each core that fills one, and those that
+/// are kept.
+const BUFFERS: usize = 8;
+
+/// The log of a window, on top of a full backup.
+pub(super) struct LogChanges<'a> {
+    pub(super) target: &'a PointTarget,
+    pub(super) options: &'a PointOptions,
+    pub(super) window: Window,
+    pub(super) files: LogFiles,
+    pub(super) schema: SchemaChanges,
+    pub(super) seen: Mutex<Seen>,
+}
+
+/// What was learned of the tables while their schemas went by.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Indexes of every table, by its id and those of its partitions.
+    indexes: HashMap<TableId, Arc<HashSet<IndexId>>>,
+    /// What the events came to.
+    pub(super) load: LoadTotals,
+    pub(super) ingest: IngestTotals,
+    /// Indexes that have to be added again, by table.
+    pub(super) left_out: BTreeMap<TableId, Vec<LeftOutIndex>>,
+}
+
+impl LogChanges<'_> {
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes a table of the point, and keeps in mind what the events need of it.
+    fn complete(&self, table: FinalTable) -> Result<SchemaEntry, PointError> {
+        let mut table = table;
+        let missing = added_indexes::missing(&self.schema, &table);
+        if !missing.is_empty() {
+            let db = DbInfo::parse(&table.entry.db_json).map(|db| db.name.original);
+            let db = db.unwrap_or_default();
+            let left_out = added_indexes::leave_out(&db, &mut table, &missing)?;
+            self.seen().left_out.insert(table.info.id(), left_out);
+        }
+        self.note(&table);
+        Ok(table.entry)
+    }
+
+    fn note(&self, table: &FinalTable) {
+        let indexes = table.info.indexes.iter().map(|index| IndexId(index.id));
+        let indexes: Arc<HashSet<_>> = Arc::new(indexes.collect());
+        let mut seen = self.seen();
+        for id in table.info.all_ids() {
+            seen.indexes.insert(id, indexes.clone());
+        }
+    }
+
+    /// The keys of the log that are wanted, and what they become.
+    fn rewrite(&self, plan: &RestorePlan) -> KeyRewrite {
+        let seen = self.seen();
+        let ids = plan.tables.iter().flat_map(|table| &table.old_physical_ids);
+        let wanted = ids.filter_map(|old| {
+            let wanted = WantedTable {
+                new_id: plan.ids.get(*old)?,
+                indexes: seen.indexes.get(old)?.clone(),
+            };
+            Some((*old, wanted))
+        });
+        KeyRewrite::new(wanted.collect())
+    }
+}
+
+impl Changes for LogChanges<'_> {
+    type Error = PointError;
+
+    fn restored_ts(&self) -> Option<TimeStamp> {
+        Some(self.window.end)
+    }
+
+    async fn schemas(
+        &self,
+        backup: &Source,
+        mut visit: impl AsyncFnMut(SchemaEntry) -> Result<(), RestoreError>,
+    ) -> Result<(), PointError> {
+        let mut state = SchemaState::new(&self.schema);
+        backup
+            .schemas(async |entry| {
+                if let Some(table) = state.from_backup(entry)? {
+                    visit(self.complete(table)?).await?;
+                }
+                Ok::<_, PointError>(())
+            })
+            .await?;
+        let mut more = Vec::new();
+        let databases = state.rest(|table| {
+            more.push(self.complete(table)?);
+            Ok(())
+        })?;
+        for entry in more.into_iter().chain(databases) {
+            visit(entry).await?;
+        }
+        Ok(())
+    }
+
+    fn wants(&self, file: &DataFile) -> bool {
+        match TableKey::parse(file.range.start.as_bytes()) {
+            Ok(TableKey::Index { table, index, .. }) => {
+                let seen = self.seen();
+                let of_table = seen.indexes.get(&table);
+                of_table.is_none_or(|indexes| indexes.contains(&index))
+            }
+            _ => true,
+        }
+    }
+
+    async fn bring_in(&self, plan: &RestorePlan) -> Result<(), PointError> {
+        let rewrite = self.rewrite(plan);
+        match &self.options.method {
+            Method::Sort {
+                temp_dir,
+                memory_bytes,
+            } => self.sort_and_ingest(rewrite, temp_dir, *memory_bytes).await,
+            Method::Apply {
+                batch_files,
+                batch_bytes,
+                concurrency,
+                send_credentials,
+            } => {
+                let backend = self.target.log_backend.to_proto(*send_credentials);
+                let backend = backend.map_err(|error| PointError::Options(error.to_string()))?;
+                let applier = Applier {
+                    cluster: &self.target.cluster,
+                    files: &self.files,
+                    rewrite: &rewrite,
+                    backend,
+                    crypter: &self.options.log_crypter,
+                    batch_files: *batch_files,
+                    batch_bytes: *batch_bytes,
+                    concurrency: *concurrency,
+                };
+                let bytes = self.files.data_bytes();
+                let phase = Phase::start(&self.target.progress, "Apply Log", Unit::Bytes, bytes);
+                let load = applier.run(&phase).await?;
+                self.seen().load = load;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl LogChanges<'_> {
+    async fn sort_and_ingest(
+        &self,
+        rewrite: KeyRewrite,
+        temp_dir: &std::path::Path,
+        memory_bytes: usize,
+    ) -> Result<(), PointError> {
+        let cluster = &self.target.cluster;
+        let name = format!("br-pitr-{}", cluster.rt().uuid());
+        let scratch = ScratchDir::create(temp_dir, &name);
+        let scratch = scratch.map_err(|source| PointError::LocalFile {
+            path: temp_dir.to_owned(),
+            source,
+        })?;
+        let scratch = Arc::new(scratch);
+        let sorter = Arc::new(Sorter::new(scratch.clone(), memory_bytes / 2));
+        let bytes = self.files.data_bytes();
+        let phase = Phase::start(&self.target.progress, "Read Log", Unit::Bytes, bytes);
+        let load = loader(
+            self.target,
+            self.options,
+            self.window,
+            KeyChoice::Tables(rewrite),
+            &sorter,
+            memory_bytes / BUFFERS,
+        )
+        .run(
+            self.files.data.clone(),
+            self.files.compacted.clone(),
+            &phase,
+        )
+        .await?;
+        drop(phase);
+        let sorted = Arc::into_inner(sorter)
+            .ok_or(PointError::Cancelled)?
+            .finish();
+        let ingestion = Ingestion {
+            cluster: cluster.clone(),
+            scratch,
+            ssts: self.target.ssts.clone(),
+            sorted,
+            newest_only: self.options.newest_only,
+        };
+        let ingest = ingestion.run(&self.target.progress).await?;
+        let mut seen = self.seen();
+        seen.load = load;
+        seen.ingest = ingest;
+        Ok(())
+    }
+}
+
+/// What reads files of the log into a sorter.
+pub(super) fn loader(
+    target: &PointTarget,
+    options: &PointOptions,
+    window: Window,
+    choice: KeyChoice,
+    sorter: &Arc<Sorter>,
+    buffer_bytes: usize,
+) -> Loader {
+    Loader {
+        rt: target.cluster.rt().clone(),
+        cancel: target.cluster.cancel().clone(),
+        storage: target.log.clone(),
+        crypter: options.log_crypter.clone(),
+        choice: Arc::new(choice),
+        window,
+        sorter: sorter.clone(),
+        buffer_bytes,
+        workers: std::thread::available_parallelism().map_or(2, usize::from),
+    }
+}

@@ -1,0 +1,33 @@
+//! Restore to a point in time: a full backup, and the log after it.
+//!
+//! | step | where |
+//! |---|---|
+//! | what of the log is needed | [`crate::read`] |
+//! | schemas at the point | `schema_changes` (what the log says), `schema_state` (on top of the backup) |
+//! | events of the wanted tables | `load` reads, `rewrite` moves keys, `sort` sorts, `versions` joins both column families |
+//! | into the cluster | `ingest`; or `apply`, where the stores read the log |
+//! | the log without a cluster | [`offline`] |
+//! | the whole | `point`; `log_changes` is the log as a layer over a restore of a full backup |
+
+mod added_indexes;
+mod apply;
+mod error;
+mod id_map;
+mod ingest;
+mod load;
+mod log_changes;
+pub mod offline;
+mod options;
+mod point;
+mod registration;
+mod rewrite;
+mod schema_changes;
+mod schema_state;
+mod sort;
+mod versions;
+
+pub use added_indexes::LeftOutIndex;
+pub use error::PointError;
+pub use ingest::IngestTotals;
+pub use options::{Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT};
+pub use point::{PointLoad, PointPlan, PointSummary, plan, restore};

@@ -1,0 +1,249 @@
+//! # What it does
+//! `br restore point`: a full backup and the log after it, as of one timestamp.
+//!
+//! # Objects it reads and writes
+//! The full backup and the log, read only; the cluster, as a restore of a full backup; in etcd a
+//! registration with a lease, by which others see that a restore runs; in the log's storage the ids
+//! that tables were given, for a restore that goes on from this one.
+//!
+//! # Ordering and invariants
+//! Everything is computed and checked before anything is changed. Then ids are reserved, the
+//! backup's data goes in, on top of it the events of the log, and at the very end the schemas as
+//! they are at the point. So a table that can be seen is complete.
+//!
+//! # Cancellation and failure
+//! As for a full backup: data under the reserved ids is deleted, no table is visible.
+//!
+//! # After a crash
+//! No table is visible; data stays under ids that no table has, the pauses and the registration end
+//! by themselves.
+
+use std::sync::{Arc, Mutex};
+
+use br_rt::{Phase, Unit};
+use br_snapshot::restore::{self, RestorePlan, RestoreSummary};
+use br_types::TimeStamp;
+
+use super::{
+    added_indexes::LeftOutIndex,
+    error::PointError,
+    id_map::IdMap,
+    ingest::IngestTotals,
+    load::{KeyChoice, LoadTotals},
+    log_changes::{LogChanges, Seen, loader},
+    options::{PointOptions, PointTarget},
+    registration::Registration,
+    schema_changes::SchemaChanges,
+    sort::{ScratchDir, Sorter},
+    versions::Window,
+};
+use crate::read::{LogFiles, LogStorage};
+
+/// Memory for the events of schemas; more goes to disk.
+const SCHEMA_MEMORY_BYTES: usize = 64 << 20;
+
+/// What a restore to a point in time would do.
+#[derive(Clone, Debug, Default)]
+pub struct PointPlan {
+    /// Commits up to this come from the full backup.
+    pub start_ts: TimeStamp,
+    /// Commits after that and up to this come from the log.
+    pub restored_ts: TimeStamp,
+    /// Tables and ids.
+    pub tables: RestorePlan,
+    /// Files of the log with rows and indexes.
+    pub log_files: u64,
+    /// SSTs of compactions.
+    pub compacted_files: u64,
+    /// Bytes of the events in both.
+    pub log_bytes: u64,
+    /// Indexes whose entries the log does not have: they are left out, to be added again.
+    pub left_out: Vec<LeftOutIndex>,
+}
+
+/// What a restore to a point in time did.
+#[derive(Clone, Debug, Default)]
+pub struct PointSummary {
+    /// What was planned.
+    pub plan: PointPlan,
+    /// What became of the full backup.
+    pub full: RestoreSummary,
+    /// What was read of the log.
+    pub load: PointLoad,
+    /// What was brought in of it.
+    pub ingest: IngestTotals,
+}
+
+/// What was read of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PointLoad {
+    /// Files, and SSTs of compactions.
+    pub files: u64,
+    /// Records.
+    pub records: u64,
+    /// Bytes of the records.
+    pub bytes: u64,
+}
+
+impl From<LoadTotals> for PointLoad {
+    fn from(totals: LoadTotals) -> PointLoad {
+        PointLoad {
+            files: totals.files,
+            records: totals.records,
+            bytes: totals.record_bytes,
+        }
+    }
+}
+
+/// Decides what a restore would do, without changing anything.
+///
+/// # Errors
+/// What the restore would refuse at its start.
+pub async fn plan(target: &PointTarget, options: &PointOptions) -> Result<PointPlan, PointError> {
+    let changes = open(target, options).await?;
+    let full = full(target)?;
+    let tables = restore::plan_with(full, &options.tables, &changes).await?;
+    Ok(plan_of(&changes, tables))
+}
+
+/// Restores.
+///
+/// # Errors
+/// [`PointError`]; no table is visible then, unless creating them in several transactions broke
+/// off.
+pub async fn restore(
+    target: &PointTarget,
+    options: &PointOptions,
+) -> Result<PointSummary, PointError> {
+    let changes = open(target, options).await?;
+    let full = full(target)?;
+    let registration = Registration::start(&target.cluster).await?;
+    let restored = Box::pin(restore::restore_with(full, &options.tables, &changes));
+    let restored = tokio::select! {
+        restored = restored => restored,
+        () = registration.lost() => Err(PointError::RegistrationLost),
+    };
+    registration.end().await;
+    let mut summary = restored?;
+    let tables = std::mem::take(&mut summary.plan);
+    // The restore is complete; without the ids only a restore that goes on from it is refused.
+    let ids = IdMap::of_plan(&tables);
+    if let Err(error) = ids
+        .save(&target.log, target.cluster.id(), changes.window.end)
+        .await
+    {
+        tracing::warn!(%error, "ids were not saved: no restore can go on from this one");
+    }
+    let (load, ingest) = {
+        let seen = changes.seen();
+        (seen.load, seen.ingest)
+    };
+    Ok(PointSummary {
+        plan: plan_of(&changes, tables),
+        full: summary,
+        load: load.into(),
+        ingest,
+    })
+}
+
+fn plan_of(changes: &LogChanges<'_>, tables: RestorePlan) -> PointPlan {
+    let objects = changes.files.data.iter();
+    PointPlan {
+        start_ts: changes.window.start,
+        restored_ts: changes.window.end,
+        log_files: objects.map(|object| object.files.len() as u64).sum(),
+        compacted_files: changes.files.compacted.len() as u64,
+        log_bytes: changes.files.data_bytes(),
+        left_out: left_out(changes, &tables),
+        tables,
+    }
+}
+
+/// The indexes that were left out of tables of the plan.
+fn left_out(changes: &LogChanges<'_>, tables: &RestorePlan) -> Vec<LeftOutIndex> {
+    let seen = changes.seen();
+    let of_tables = tables.tables.iter();
+    of_tables
+        .filter_map(|table| seen.left_out.get(&table.old_id))
+        .flatten()
+        .cloned()
+        .collect()
+}
+
+fn full(target: &PointTarget) -> Result<&restore::RestoreTarget, PointError> {
+    target.full.as_ref().ok_or_else(|| {
+        let text = "restoring a log without a full backup is not supported yet";
+        PointError::Options(text.to_owned())
+    })
+}
+
+/// Reads backup and log as far as the plan needs them, and checks that they go together.
+async fn open<'a>(
+    target: &'a PointTarget,
+    options: &'a PointOptions,
+) -> Result<LogChanges<'a>, PointError> {
+    let log = LogStorage::new(target.log.clone()).with_reads(options.meta_reads);
+    let bounds = log.bounds().await?;
+    let source = restore::Source::open(full(target)?.storage.clone(), &options.tables).await?;
+    let head = source.head();
+    let end = options.restored_ts.unwrap_or(bounds.max_ts);
+    bounds.check((head.cluster_id, head.backup_ts), end)?;
+    let window = Window {
+        start: head.backup_ts,
+        end,
+    };
+    let files = log.select(window.start, window.end).await?;
+    if let Some(group) = files.ingested.first() {
+        let text = format!(
+            "another restore brought files into the cluster at {} while the log was written, and \
+             they cannot be taken over yet",
+            group.as_if_ts
+        );
+        return Err(PointError::Options(text));
+    }
+    let schema = read_schemas(target, options, window, &files).await?;
+    Ok(LogChanges {
+        target,
+        options,
+        window,
+        files,
+        schema,
+        seen: Mutex::new(Seen::default()),
+    })
+}
+
+async fn read_schemas(
+    target: &PointTarget,
+    options: &PointOptions,
+    window: Window,
+    files: &LogFiles,
+) -> Result<SchemaChanges, PointError> {
+    let rt = target.cluster.rt();
+    let temp_dir = match &options.method {
+        super::options::Method::Sort { temp_dir, .. } => temp_dir.clone(),
+        super::options::Method::Apply { .. } => std::env::temp_dir(),
+    };
+    let scratch = ScratchDir::create(&temp_dir, &format!("br-pitr-{}", rt.uuid()));
+    let scratch = scratch.map_err(|source| PointError::LocalFile {
+        path: temp_dir,
+        source,
+    })?;
+    let sorter = Arc::new(Sorter::new(Arc::new(scratch), SCHEMA_MEMORY_BYTES));
+    let bytes = files.schemas.iter().flat_map(|object| &object.files);
+    let bytes = bytes.map(|file| file.length).sum();
+    let phase = Phase::start(&target.progress, "Read Schemas", Unit::Bytes, bytes);
+    loader(
+        target,
+        options,
+        window,
+        KeyChoice::Schemas,
+        &sorter,
+        SCHEMA_MEMORY_BYTES / 4,
+    )
+    .run(files.schemas.clone(), Vec::new(), &phase)
+    .await?;
+    let sorted = Arc::into_inner(sorter)
+        .ok_or(PointError::Cancelled)?
+        .finish();
+    rt.blocking(move || SchemaChanges::read(&sorted)).await
+}

@@ -2,6 +2,10 @@ use std::path::PathBuf;
 
 use br_codec::DecodeError;
 use br_format::backupmeta::MetaError;
+use br_log::{
+    read::LogReadError,
+    restore::{PointError, offline::OfflineError},
+};
 use br_sst::SstError;
 use br_storage::StorageError;
 use br_tidb::{row::RowError, schema::SchemaError};
@@ -16,6 +20,9 @@ pub enum ExportError {
     /// The index of a backup.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// The log on top of the backups.
+    #[error(transparent)]
+    Log(OfflineError),
     /// A schema of a backup.
     #[error("{object}: {source}")]
     Schema {
@@ -106,6 +113,21 @@ pub enum ExportError {
     Cancelled,
 }
 
+impl From<OfflineError> for ExportError {
+    fn from(error: OfflineError) -> ExportError {
+        match error {
+            OfflineError::Point(PointError::Cancelled) => ExportError::Cancelled,
+            error => ExportError::Log(error),
+        }
+    }
+}
+
+impl From<LogReadError> for ExportError {
+    fn from(error: LogReadError) -> ExportError {
+        ExportError::Log(error.into())
+    }
+}
+
 fn list(answerable: &[TimeStamp]) -> String {
     answerable
         .iter()
@@ -119,6 +141,7 @@ impl Classify for ExportError {
         match self {
             ExportError::Storage(error) => error.kind(),
             ExportError::Meta(error) => error.kind(),
+            ExportError::Log(error) => error.kind(),
             ExportError::Schema { source, .. } => source.kind(),
             ExportError::NotTables
             | ExportError::Chain { .. }
@@ -137,6 +160,7 @@ impl Classify for ExportError {
         match self {
             ExportError::Storage(error) => error.code(),
             ExportError::Meta(error) => error.code(),
+            ExportError::Log(error) => error.code(),
             ExportError::Schema { source, .. } => source.code(),
             other => Code::of_kind(other.kind()),
         }
@@ -146,9 +170,10 @@ impl Classify for ExportError {
         let step = match self {
             ExportError::Storage(error) => return error.next_step(),
             ExportError::Meta(error) => return error.next_step(),
+            ExportError::Log(error) => return error.next_step(),
             ExportError::Schema { source, .. } => return source.next_step(),
             ExportError::NotAnswerable { .. } => {
-                "Ask for one of those timestamps; any other needs a log backup."
+                "Ask for one of those timestamps, or give the log backup with --log-storage."
             }
             ExportError::Chain { .. } => {
                 "Give the full backup first, then its incremental backups in the order in which \

@@ -1,13 +1,15 @@
 //! Rows of tables out of a backup, into files of a local folder.
 //!
 //! # What it does
-//! Reads the schemas of a full backup and of incremental backups on top of it, decodes the rows of
-//! the tables that a filter takes, and writes one file a table.
+//! Reads the schemas of a full backup, of incremental backups on top of it, and of a log on top of
+//! those, decodes the rows of the tables that a filter takes, and writes one file a table.
 //!
 //! # Objects it reads and writes
-//! `backupmeta`, its meta files, and the SST files that hold rows (not those of indexes). Writes
+//! `backupmeta`, its meta files, and the SST files that hold rows (not those of indexes); the log's
+//! metadata and what the window from the last backup to the asked for timestamp needs of it. Writes
 //! `{database}.{table}.jsonl` or `.csv` into the folder; in names every byte but ASCII letters,
-//! digits, `_` and `-` is `%XX`.
+//! digits, `_` and `-` is `%XX`. What the log has of rows is sorted, beyond
+//! [`LogLayer::memory_bytes`] in a folder below [`LogLayer::temp_dir`] that is removed at the end.
 //!
 //! # Ordering and invariants
 //! A table's file appears under its name when it is complete and synced; until then it is a hidden
@@ -30,6 +32,7 @@ mod write;
 use std::{path::PathBuf, sync::Arc};
 
 use br_format::{backupmeta::Compatibility, crypter::Crypter};
+use br_log::read::LogStorage;
 use br_rt::{CancellationToken, Phase, Progress, Rt, Unit};
 use br_storage::Storage;
 use br_tidb::filter::TableFilter;
@@ -53,6 +56,22 @@ pub struct Layer {
     pub compatibility: Compatibility,
 }
 
+/// A log on top of the backups.
+#[derive(Clone)]
+pub struct LogLayer {
+    /// Where it is.
+    pub log: LogStorage,
+    /// How it is encrypted.
+    pub crypter: Crypter,
+    /// Where rows are sorted that do not fit into memory.
+    pub temp_dir: PathBuf,
+    /// Memory for sorting.
+    pub memory_bytes: usize,
+}
+
+/// Memory for sorting what a log has of rows, if nobody says otherwise.
+pub const SORT_MEMORY_BYTES_DEFAULT: usize = 256 << 20;
+
 /// The form of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -69,8 +88,11 @@ pub enum Format {
 pub struct ExportOptions {
     /// Which tables. System databases go by the names that users know.
     pub filter: TableFilter,
-    /// As of when: the timestamp of one of the backups. `None`: the last one's.
+    /// As of when: the timestamp of one of the backups, or any that the log covers. `None`: the
+    /// last one's, or the end of the log.
     pub at: Option<TimeStamp>,
+    /// A log on top of the backups.
+    pub log: Option<LogLayer>,
     /// The form of the files.
     pub format: Format,
     /// The folder; made if it is missing.
@@ -99,7 +121,8 @@ pub struct ExportedTable {
     pub path: PathBuf,
 }
 
-/// Exports tables of a full backup, with the incremental backups on top of it in their order.
+/// Exports tables of a full backup, with the incremental backups on top of it in their order and
+/// the log on top of those.
 ///
 /// # Errors
 /// See [`ExportError`]. Tables that were completed before stay.
@@ -110,13 +133,28 @@ pub async fn export(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<ExportReport, ExportError> {
-    let plan = plan::plan(layers, options).await?;
+    let plan = plan::plan(&plan::Reads {
+        rt,
+        layers,
+        options,
+        progress,
+        cancel,
+    })
+    .await?;
     write::make_folder(&options.output)?;
     let phase = Phase::start(progress, "Export", Unit::Tables, plan.tables.len() as u64);
     let jobs = plan.tables.into_iter().map(|table| {
         let layers = layers.to_vec();
         let (rt, options, cancel) = (rt.clone(), options.clone(), cancel.clone());
-        let task = async move { table::export_table(&rt, &layers, table, &options, &cancel).await };
+        let log = plan.log.clone();
+        let task = async move {
+            let sources = table::Sources {
+                rt: &rt,
+                layers: &layers,
+                log: log.as_ref(),
+            };
+            table::export_table(sources, table, &options, &cancel).await
+        };
         Box::pin(task)
     });
     // Spawned as their turn comes: all at once they would run all at once.

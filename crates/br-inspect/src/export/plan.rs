@@ -1,12 +1,20 @@
 //! Which tables are exported, and which SST files have their rows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use br_format::{
-    backupmeta::{BackupMeta, Content, DataFile, MetaNode},
+    backupmeta::{BackupMeta, Content, DataFile},
     names::{self, MetaKind},
     schema::SchemaEntry,
 };
+use br_log::{
+    read::LogReadError,
+    restore::offline::{LogRows, OfflineError, OfflineLog, OfflineOptions},
+};
+use br_rt::{CancellationToken, Progress, Rt};
 use br_tidb::{
     schema::{DbInfo, TableInfo, strip_temporary_prefix},
     table_key::{RECORD_PREFIX_LEN, record_prefix, table_id},
@@ -21,6 +29,17 @@ pub(super) struct Plan {
     pub(super) at: TimeStamp,
     /// The tables.
     pub(super) tables: Vec<TablePlan>,
+    /// Rows that were written after the last backup.
+    pub(super) log: Option<LogRows>,
+}
+
+/// What a plan is made of.
+pub(super) struct Reads<'a> {
+    pub(super) rt: &'a Rt,
+    pub(super) layers: &'a [Layer],
+    pub(super) options: &'a ExportOptions,
+    pub(super) progress: &'a Arc<dyn Progress>,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 /// What the export of one table does.
@@ -29,10 +48,18 @@ pub(super) struct TablePlan {
     pub(super) db: String,
     /// The table.
     pub(super) info: TableInfo,
-    /// For each partition, or the table itself, the files of each layer.
-    pub(super) parts: Vec<Vec<LayerFiles>>,
+    /// Each partition, or the table itself.
+    pub(super) parts: Vec<PartPlan>,
     /// As of when.
     pub(super) at: TimeStamp,
+}
+
+/// What the export of a partition, or of a table without any, does.
+pub(super) struct PartPlan {
+    /// Its id.
+    pub(super) id: TableId,
+    /// The files of each layer.
+    pub(super) layers: Vec<LayerFiles>,
 }
 
 /// The files that one backup has of one table's rows, by their first key.
@@ -61,7 +88,8 @@ struct HalfPair {
 }
 
 /// Reads the index of each backup and chooses.
-pub(super) async fn plan(layers: &[Layer], options: &ExportOptions) -> Result<Plan, ExportError> {
+pub(super) async fn plan(reads: &Reads<'_>) -> Result<Plan, ExportError> {
+    let layers = reads.layers;
     let mut metas = Vec::new();
     for layer in layers {
         let stored = layer.storage.read(names::BACKUPMETA).await?;
@@ -71,7 +99,8 @@ pub(super) async fn plan(layers: &[Layer], options: &ExportOptions) -> Result<Pl
             layer.compatibility,
         )?);
     }
-    let used = check_chain(&metas, options.at)?;
+    check_chain(&metas)?;
+    let (used, at) = choose_point(&metas, reads.options).await?;
     let metas = metas.get(..used).unwrap_or_default();
     let (Some(last), Some(last_layer)) = (metas.last(), layers.get(used.saturating_sub(1))) else {
         return Err(ExportError::Chain {
@@ -79,8 +108,14 @@ pub(super) async fn plan(layers: &[Layer], options: &ExportOptions) -> Result<Pl
             problem: "there is no backup".to_owned(),
         });
     };
-    let at = last.head.backup_ts;
-    let mut tables = read_schemas(last_layer, last, options, at).await?;
+    let log = open_log(reads, last, at).await?;
+    let mut tables = Tables {
+        options: reads.options,
+        at,
+        chosen: Vec::new(),
+    };
+    read_schemas(last_layer, last, log.as_ref(), &mut tables).await?;
+    let mut tables = tables.chosen;
     let wanted: HashSet<TableId> = tables
         .iter()
         .flat_map(|table| table.info.physical_ids())
@@ -90,18 +125,22 @@ pub(super) async fn plan(layers: &[Layer], options: &ExportOptions) -> Result<Pl
         for table in &mut tables {
             for (id, part) in table.info.physical_ids().iter().zip(&mut table.parts) {
                 let files = files.remove(id).unwrap_or_default();
-                part.push(LayerFiles {
+                part.layers.push(LayerFiles {
                     layer: place,
                     files,
                 });
             }
         }
     }
-    Ok(Plan { at, tables })
+    let log = match log {
+        Some(log) => Some(Box::pin(log.sort_rows(wanted)).await?),
+        None => None,
+    };
+    Ok(Plan { at, tables, log })
 }
 
-/// How many backups of the chain are needed.
-fn check_chain(metas: &[BackupMeta], at: Option<TimeStamp>) -> Result<usize, ExportError> {
+/// Whether each backup goes on top of the one before it.
+fn check_chain(metas: &[BackupMeta]) -> Result<(), ExportError> {
     for (place, meta) in metas.iter().enumerate() {
         let broken = |problem: String| {
             Err(ExportError::Chain {
@@ -129,46 +168,127 @@ fn check_chain(metas: &[BackupMeta], at: Option<TimeStamp>) -> Result<usize, Exp
             ));
         }
     }
-    let Some(at) = at else { return Ok(metas.len()) };
-    let answerable: Vec<TimeStamp> = metas.iter().map(|meta| meta.head.backup_ts).collect();
-    match answerable.iter().position(|ts| *ts == at) {
-        Some(place) => Ok(place + 1),
-        None => Err(ExportError::NotAnswerable { at, answerable }),
+    Ok(())
+}
+
+/// How many backups of the chain are needed, and as of when rows are shown.
+async fn choose_point(
+    metas: &[BackupMeta],
+    options: &ExportOptions,
+) -> Result<(usize, TimeStamp), ExportError> {
+    let ends = || metas.iter().map(|meta| meta.head.backup_ts);
+    let last = ends().next_back().unwrap_or_default();
+    let at = match (options.at, &options.log) {
+        (Some(at), _) => at,
+        (None, None) => last,
+        (None, Some(layer)) => layer.log.bounds().await?.max_ts.max(last),
+    };
+    if let Some(place) = ends().position(|ts| ts == at) {
+        return Ok((place + 1, at));
+    }
+    // The log goes on from the newest backup before the point.
+    let before = ends().take_while(|ts| *ts < at).count();
+    match (&options.log, before) {
+        (Some(_), 1..) => Ok((before, at)),
+        (Some(_), 0) => Err(ExportError::Log(OfflineError::Read(
+            LogReadError::BeforeStart {
+                restored_ts: at,
+                start_ts: ends().next().unwrap_or_default(),
+            },
+        ))),
+        (None, _) => Err(ExportError::NotAnswerable {
+            at,
+            answerable: ends().collect(),
+        }),
+    }
+}
+
+/// The log from the backup to the point; none if the backup itself shows the point.
+async fn open_log(
+    reads: &Reads<'_>,
+    meta: &BackupMeta,
+    at: TimeStamp,
+) -> Result<Option<OfflineLog>, ExportError> {
+    let Some(layer) = reads.options.log.as_ref() else {
+        return Ok(None);
+    };
+    if at == meta.head.backup_ts {
+        return Ok(None);
+    }
+    let log = OfflineLog::open(OfflineOptions {
+        rt: reads.rt.clone(),
+        cancel: reads.cancel.clone(),
+        progress: reads.progress.clone(),
+        log: layer.log.clone(),
+        crypter: layer.crypter.clone(),
+        cluster_id: meta.head.cluster_id,
+        start_ts: meta.head.backup_ts,
+        at,
+        temp_dir: layer.temp_dir.clone(),
+        memory_bytes: layer.memory_bytes,
+    });
+    Ok(Some(Box::pin(log).await?))
+}
+
+/// The tables that are exported, as they come.
+struct Tables<'a> {
+    options: &'a ExportOptions,
+    at: TimeStamp,
+    chosen: Vec<TablePlan>,
+}
+
+impl Tables<'_> {
+    fn add(&mut self, object: &str, schema: &SchemaEntry) -> Result<(), ExportError> {
+        self.chosen
+            .extend(choose(object, schema, self.options, self.at)?);
+        Ok(())
     }
 }
 
 async fn read_schemas(
     layer: &Layer,
     meta: &BackupMeta,
-    options: &ExportOptions,
-    at: TimeStamp,
-) -> Result<Vec<TablePlan>, ExportError> {
-    let mut tables = Vec::new();
+    log: Option<&OfflineLog>,
+    tables: &mut Tables<'_>,
+) -> Result<(), ExportError> {
+    let mut at_point = log.map(OfflineLog::schemas);
     let mut walk = meta.walk(MetaKind::Schema)?;
     let mut node = walk.root().clone();
     loop {
         for schema in node.schemas() {
-            if let Some(table) = choose(&node, &schema?, options, at)? {
-                tables.push(table);
+            let schema = schema?;
+            match &mut at_point {
+                None => tables.add(node.object(), &schema)?,
+                Some(at_point) => {
+                    if let Some(schema) = at_point.of_backup(schema)? {
+                        tables.add(node.object(), &schema)?;
+                    }
+                }
             }
         }
         let Some(next) = walk.next_object() else {
-            return Ok(tables);
+            break;
         };
         let stored = layer.storage.read(next.name()).await?;
         node = walk.open(stored)?;
     }
+    if let Some(at_point) = at_point {
+        for schema in at_point.rest()? {
+            tables.add("the log", &schema)?;
+        }
+    }
+    Ok(())
 }
 
 /// The plan of a table with rows that the filter takes.
 fn choose(
-    node: &MetaNode,
+    object: &str,
     schema: &SchemaEntry,
     options: &ExportOptions,
     at: TimeStamp,
 ) -> Result<Option<TablePlan>, ExportError> {
     let damaged = |source| ExportError::Schema {
-        object: node.object().to_owned(),
+        object: object.to_owned(),
         source,
     };
     let Some(table) = &schema.table_json else {
@@ -183,7 +303,11 @@ fn choose(
     if !options.filter.matches_table(&db, &info.name.original) {
         return Ok(None);
     }
-    let parts = info.physical_ids().iter().map(|_| Vec::new()).collect();
+    let parts = info.physical_ids().into_iter().map(|id| PartPlan {
+        id,
+        layers: Vec::new(),
+    });
+    let parts = parts.collect();
     Ok(Some(TablePlan {
         db,
         info,

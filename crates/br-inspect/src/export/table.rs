@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use br_codec::{DecodeError, key};
+use br_log::restore::offline::{LogRow, LogRowReader, LogRows};
 use br_rt::{CancellationToken, Rt};
 use br_tidb::{row::RowDecoder, table_key::TableKey};
 use br_types::TimeStamp;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use super::{
     ExportError, ExportOptions, ExportedTable, Layer,
     mvcc::{OpenPair, Version},
-    plan::{FilePair, LayerFiles, TablePlan},
+    plan::{FilePair, LayerFiles, PartPlan, TablePlan},
     sst::SstFile,
     write::TableWriter,
 };
@@ -19,10 +20,19 @@ use super::{
 /// Rows between two looks at the token and at other tasks.
 const ROWS_AT_ONCE: u64 = 1024;
 
+/// Where rows come from.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) rt: &'a Rt,
+    /// The backups, the oldest first.
+    pub(super) layers: &'a [Layer],
+    /// What was written after the last of them.
+    pub(super) log: Option<&'a LogRows>,
+}
+
 /// Writes the rows of one table.
 pub(super) async fn export_table(
-    rt: &Rt,
-    layers: &[Layer],
+    sources: Sources<'_>,
     plan: TablePlan,
     options: &ExportOptions,
     cancel: &CancellationToken,
@@ -39,7 +49,7 @@ pub(super) async fn export_table(
     let mut rows = 0_u64;
     let mut row = Vec::new();
     for part in plan.parts {
-        let mut merge = Merge::new(rt, layers, part, plan.at);
+        let mut merge = Merge::new(sources, part, plan.at)?;
         while let Some((key, value)) = merge.next().await? {
             let raw = key::decode(&key).map_err(|source| merge.entry_error(source))?;
             let TableKey::Record { handle, .. } =
@@ -78,6 +88,38 @@ pub(super) async fn export_table(
 struct Merge<'a> {
     /// The oldest first.
     layers: Vec<LayerRows<'a>>,
+    /// Newer than all of them.
+    log: Option<LogPart<'a>>,
+}
+
+/// What the log has of a partition.
+struct LogPart<'a> {
+    rt: &'a Rt,
+    /// Gone once it has ended.
+    reader: Option<LogRowReader>,
+    batch: VecDeque<LogRow>,
+}
+
+impl LogPart<'_> {
+    /// Makes sure that the batch has something unless this is the end.
+    async fn fill(&mut self) -> Result<(), ExportError> {
+        if !self.batch.is_empty() {
+            return Ok(());
+        }
+        let Some(mut reader) = self.reader.take() else {
+            return Ok(());
+        };
+        let (reader, batch) = self
+            .rt
+            .blocking(move || {
+                let batch = reader.batch();
+                (reader, batch)
+            })
+            .await;
+        self.batch = batch?.into();
+        self.reader = (!self.batch.is_empty()).then_some(reader);
+        Ok(())
+    }
 }
 
 /// The rows of one backup.
@@ -94,10 +136,10 @@ struct LayerRows<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(rt: &'a Rt, layers: &'a [Layer], parts: Vec<LayerFiles>, at: TimeStamp) -> Self {
+    fn new(sources: Sources<'a>, part: PartPlan, at: TimeStamp) -> Result<Self, ExportError> {
         let rows = |part: LayerFiles| LayerRows {
-            rt,
-            layer: layers.get(part.layer),
+            rt: sources.rt,
+            layer: sources.layers.get(part.layer),
             files: part.files.into_iter(),
             open: None,
             file: String::new(),
@@ -105,9 +147,18 @@ impl<'a> Merge<'a> {
             last_key: Vec::new(),
             at,
         };
-        Self {
-            layers: parts.into_iter().map(rows).collect(),
-        }
+        let log = match sources.log {
+            None => None,
+            Some(log) => Some(LogPart {
+                rt: sources.rt,
+                reader: Some(log.of_table(part.id)?),
+                batch: VecDeque::new(),
+            }),
+        };
+        Ok(Self {
+            layers: part.layers.into_iter().map(rows).collect(),
+            log,
+        })
     }
 
     /// The next row: its memcomparable key and its value.
@@ -116,8 +167,14 @@ impl<'a> Merge<'a> {
             for layer in &mut self.layers {
                 layer.fill().await?;
             }
+            if let Some(log) = &mut self.log {
+                log.fill().await?;
+            }
             let heads = self.layers.iter().filter_map(|layer| layer.batch.front());
-            let Some(least) = heads.map(|version| &version.key).min().cloned() else {
+            let of_log = self.log.as_ref().and_then(|log| log.batch.front());
+            let heads = heads.map(|version| &version.key);
+            let heads = heads.chain(of_log.map(|row| &row.key));
+            let Some(least) = heads.min().cloned() else {
                 return Ok(None);
             };
             let mut newest = None;
@@ -129,6 +186,13 @@ impl<'a> Merge<'a> {
                 if is_here && let Some(version) = layer.batch.pop_front() {
                     newest = version.value;
                 }
+            }
+            if let Some(row) = self
+                .log
+                .as_mut()
+                .and_then(|log| log.batch.pop_front_if(|row| row.key == least))
+            {
+                newest = row.value;
             }
             if let Some(value) = newest {
                 return Ok(Some((least, value)));

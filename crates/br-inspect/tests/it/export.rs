@@ -15,18 +15,17 @@ use br_tidb::filter::TableFilter;
 use br_types::{Classify, Kind, TimeStamp};
 use sha2::{Digest, Sha256};
 
+use crate::folders::{copy, golden};
+
 const TS0: TimeStamp = TimeStamp(470_613_951_976_046_597);
 const USERS: [&str; 4] = ["*.*", "!mysql.*", "!sys.*", "!workload_schema.*"];
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tidb-1")
-}
 
 fn options(filter: &[&str], output: &Path) -> ExportOptions {
     let mut no_files = |path: &str| Err(format!("no file {path}"));
     ExportOptions {
         filter: TableFilter::parse(filter, false, &mut no_files).unwrap(),
         at: None,
+        log: None,
         format: Format::Jsonl,
         output: output.to_owned(),
     }
@@ -34,7 +33,7 @@ fn options(filter: &[&str], output: &Path) -> ExportOptions {
 
 async fn layer(rt: &Rt, backup: &str, crypter: Crypter) -> Layer {
     let backend = Backend::Local {
-        path: golden().join(backup),
+        path: golden(backup),
     };
     Layer {
         storage: Storage::open(rt, &backend).await.unwrap(),
@@ -60,8 +59,7 @@ async fn run(
 type Tables = BTreeMap<String, (usize, String, String)>;
 
 fn expected(ts: &str, wanted: impl Fn(&str) -> bool) -> Tables {
-    let text =
-        std::fs::read_to_string(golden().join("expected").join(ts).join("rows.tsv")).unwrap();
+    let text = std::fs::read_to_string(golden("expected").join(ts).join("rows.tsv")).unwrap();
     text.lines()
         .map(|line| {
             let fields: Vec<&str> = line.split('\t').collect();
@@ -236,7 +234,7 @@ async fn an_incremental_backup_alone_is_refused() {
 #[tokio::test]
 async fn damaged_files_are_named_and_leave_nothing() {
     let backup = tempfile::tempdir().unwrap();
-    copy(&golden().join("table-snappy"), backup.path());
+    copy(&golden("table-snappy"), backup.path());
     let file = find_sst(backup.path()).unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
@@ -253,19 +251,6 @@ async fn damaged_files_are_named_and_leave_nothing() {
     assert!(matches!(error, ExportError::Checksum { .. }), "{error}");
     assert_eq!(error.kind(), Kind::Data);
     assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0);
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::write(&target, std::fs::read(entry.path()).unwrap()).unwrap();
-        }
-    }
 }
 
 /// The record file of the rows: the folder's largest, for the table has one index of numbers.

@@ -1,5 +1,10 @@
-//! Exports of the golden backups, which the official tool made, against the rows that SQL showed.
+//! Exports of the golden backups and logs, which the official tools made, against the rows that
+//! SQL showed.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod export;
+mod export_log;
+mod folders;
+#[cfg(golden)]
+mod rows;

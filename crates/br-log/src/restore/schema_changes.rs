@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use br_codec::{WriteKind, WriteRef, key};
 use br_tidb::{
     meta_key::{self, Counter, DbField, MetaKey},
-    schema::{Counters, SchemaState, TableInfo},
+    schema::{Counters, DbInfo, SchemaError, SchemaState, TableInfo},
 };
 use br_types::{DbId, IndexId, RawKey, TableId, TimeStamp};
 
@@ -59,10 +59,9 @@ impl SchemaChanges {
             };
             if name == meta_key::DATABASES {
                 if let Some(db) = meta_key::parse_db_field(&field) {
-                    let json = newest(&raw, &versions)?;
                     changes
                         .databases
-                        .insert(db, json.map(|v| text(&raw, v)).transpose()?);
+                        .insert(db, newest_visible(&raw, &versions, is_public_db)?);
                 }
             } else if name == meta_key::DDL_JOB_HISTORY {
                 if let (Some(job), Some(json)) =
@@ -97,7 +96,7 @@ impl SchemaChanges {
                 }
             }
             Some(DbField::Table(table)) => {
-                let json = newest(raw, versions)?.map(|v| text(raw, v)).transpose()?;
+                let json = newest_visible(raw, versions, is_public_table)?;
                 self.tables.insert((db, table), TableChange { json });
                 if let Some((ts, json)) = oldest(raw, versions)? {
                     let info = TableInfo::parse(&json)
@@ -154,6 +153,29 @@ fn newest(raw: &RawKey, versions: &KeyVersions) -> Result<Option<Vec<u8>>, Point
         None => Ok(None),
         Some((_, record)) => value_of(raw, record, versions),
     }
+}
+
+/// The last schema of a key; `None`: it was deleted, or nobody sees it. A table or database that is
+/// being dropped is hidden before it is gone, and one that is being made before it is complete.
+fn newest_visible(
+    raw: &RawKey,
+    versions: &KeyVersions,
+    is_public: fn(&str) -> Result<bool, SchemaError>,
+) -> Result<Option<String>, PointError> {
+    let Some(json) = newest(raw, versions)? else {
+        return Ok(None);
+    };
+    let json = text(raw, json)?;
+    let is_public = is_public(&json).map_err(|error| schema_error(raw, error.to_string()))?;
+    Ok(is_public.then_some(json))
+}
+
+fn is_public_table(json: &str) -> Result<bool, SchemaError> {
+    Ok(TableInfo::parse(json.as_bytes())?.state == SchemaState::PUBLIC)
+}
+
+fn is_public_db(json: &str) -> Result<bool, SchemaError> {
+    Ok(DbInfo::parse(json.as_bytes())?.state == SchemaState::PUBLIC)
 }
 
 /// The first value of a key, with the time of its commit.

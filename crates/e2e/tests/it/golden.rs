@@ -205,6 +205,7 @@ async fn exported(layer: &Layer) -> Rows {
     let options = ExportOptions {
         filter: filter(&["*.*"]),
         at: None,
+        log: None,
         format: Format::Jsonl,
         output: output.path().to_owned(),
     };

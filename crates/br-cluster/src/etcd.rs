@@ -47,6 +47,8 @@ pub struct Etcd {
 pub enum Expect {
     /// The key does not exist.
     Absent(Vec<u8>),
+    /// No key with the prefix exists.
+    AbsentPrefix(Vec<u8>),
     /// The key was last written at this revision.
     ModRevision(Vec<u8>, i64),
     /// The key has this value.
@@ -67,6 +69,8 @@ pub enum Write {
     },
     /// Removes a key.
     Delete(Vec<u8>),
+    /// Removes all keys with a prefix.
+    DeletePrefix(Vec<u8>),
 }
 
 /// Names a lease.
@@ -480,8 +484,14 @@ impl Watch {
 
 fn compare(expect: Expect) -> pb::Compare {
     use compare::{CompareTarget as Target, TargetUnion};
+    let range_end = match &expect {
+        Expect::AbsentPrefix(prefix) => prefix_end(prefix),
+        _ => Vec::new(),
+    };
     let (key, target, value) = match expect {
-        Expect::Absent(key) => (key, Target::Create, TargetUnion::CreateRevision(0)),
+        Expect::Absent(key) | Expect::AbsentPrefix(key) => {
+            (key, Target::Create, TargetUnion::CreateRevision(0))
+        }
         Expect::ModRevision(key, revision) => {
             (key, Target::Mod, TargetUnion::ModRevision(revision))
         }
@@ -492,6 +502,7 @@ fn compare(expect: Expect) -> pb::Compare {
         target: target.into(),
         key,
         target_union: Some(value),
+        range_end,
         ..Default::default()
     }
 }
@@ -508,6 +519,13 @@ fn operation(write: Write) -> pb::RequestOp {
             key,
             ..Default::default()
         }),
+        Write::DeletePrefix(prefix) => {
+            request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest {
+                range_end: prefix_end(&prefix),
+                key: prefix,
+                ..Default::default()
+            })
+        }
     };
     pb::RequestOp {
         request: Some(request),

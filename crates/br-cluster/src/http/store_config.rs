@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use br_rt::CancellationToken;
 use serde_json::Value;
 
@@ -14,6 +16,8 @@ pub struct StoreConfig {
     pub import_threads: Option<u64>,
     /// `log-backup.enable`.
     pub log_backup_enabled: Option<bool>,
+    /// `log-backup.max-flush-interval`.
+    pub log_backup_flush_interval: Option<Duration>,
     /// `storage.api-version`, 1 or 2.
     pub api_version: Option<u64>,
     /// `storage.enable-ttl`: with API version 1, raw values carry an expiry.
@@ -28,6 +32,9 @@ impl StoreConfig {
             region_split_keys: at("/coprocessor/region-split-keys").and_then(Value::as_u64),
             import_threads: at("/import/num-threads").and_then(Value::as_u64),
             log_backup_enabled: at("/log-backup/enable").and_then(Value::as_bool),
+            log_backup_flush_interval: at("/log-backup/max-flush-interval")
+                .and_then(Value::as_str)
+                .and_then(duration),
             api_version: at("/storage/api-version").and_then(Value::as_u64),
             ttl_enabled: at("/storage/enable-ttl").and_then(Value::as_bool),
         }
@@ -58,6 +65,49 @@ impl StoreStatus {
             .await?;
         Ok(StoreConfig::from_json(&config))
     }
+
+    /// The metrics of the store with this status address, as text. Nothing is tried again.
+    ///
+    /// # Errors
+    /// The port is out of reach or refuses.
+    pub async fn metrics(&self, status_address: &str) -> Result<String, HttpError> {
+        let body = self
+            .http
+            .send(&self.cancel, status_address, &Request::get("/metrics"))
+            .await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+/// A duration as TiKV writes it: numbers with units from days down, such as `1h30m` or `500ms`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let letters = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(letters)?;
+        let unit_seconds = match unit {
+            "d" => 86_400.0,
+            "h" => 3_600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let seconds: f64 = number.parse().ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(seconds * unit_seconds).ok()?)?;
+        rest = after;
+    }
+    Some(total)
 }
 
 /// A size as TiKV writes it: a number of bytes, or text such as `256MiB`. Its units are powers of
@@ -100,11 +150,28 @@ mod tests {
     }
 
     #[test]
+    fn durations_with_units() {
+        let seconds = |text| duration(text).map(|d| d.as_secs_f64());
+        assert_eq!(seconds("3m"), Some(180.0));
+        assert_eq!(seconds("1h30m"), Some(5_400.0));
+        assert_eq!(seconds("500ms"), Some(0.5));
+        assert_eq!(seconds("2d0h1.5s"), Some(172_801.5));
+        for text in ["", "5", "m", "3 parsecs"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn missing_settings_stay_unknown() {
         let config = StoreConfig::from_json(&json!({
             "coprocessor": {"region-split-size": "96MiB", "region-split-keys": 960_000},
             "storage": {"api-version": 2, "enable-ttl": true},
+            "log-backup": {"max-flush-interval": "3m"},
         }));
+        assert_eq!(
+            config.log_backup_flush_interval,
+            Some(Duration::from_secs(180))
+        );
         assert_eq!(config.region_split_size_bytes, Some(96 << 20));
         assert_eq!(config.region_split_keys, Some(960_000));
         assert_eq!(config.api_version, Some(2));

@@ -1,4 +1,10 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use br_rt::Rt;
 use bytes::Bytes;
@@ -19,6 +25,55 @@ pub struct Faults {
     pub truncated_reads_per_mille: u32,
     /// Reads with one flipped bit. Nothing here can see that: checksums above have to.
     pub corrupted_reads_per_mille: u32,
+    /// The process dies after so many more changes: none is done afterwards, and all fail in a way
+    /// that is not tried again.
+    pub crash: Option<CrashPoint>,
+    /// What is out of reach now.
+    pub outage: Outage,
+}
+
+/// Takes a storage, or some of its objects, out of reach for a while. Clones share the state.
+#[derive(Clone, Debug, Default)]
+pub struct Outage(Arc<Mutex<Option<String>>>);
+
+impl Outage {
+    /// From now on attempts fail whose object's name contains this text; with none, all do.
+    pub fn begin(&self, name_part: &str) {
+        *self.lock() = Some(name_part.to_owned());
+    }
+
+    /// All is well again.
+    pub fn end(&self) {
+        *self.lock() = None;
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        let lost = self.lock();
+        lost.as_ref().is_some_and(|part| name.contains(part))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many changes are done before everything ends. Clones share the count.
+#[derive(Clone, Debug)]
+pub struct CrashPoint(Arc<AtomicU64>);
+
+impl CrashPoint {
+    /// So many changes are done.
+    pub fn after(changes: u64) -> CrashPoint {
+        CrashPoint(Arc::new(AtomicU64::new(changes)))
+    }
+
+    /// Whether another change is done.
+    fn allows(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
 }
 
 impl Faults {
@@ -27,13 +82,26 @@ impl Faults {
     }
 
     /// What an attempt meets on its way to the storage.
-    pub(crate) async fn before(&self, rt: &Rt) -> Result<(), Failure> {
+    pub(crate) async fn before(&self, rt: &Rt, name: &str) -> Result<(), Failure> {
+        if self.outage.covers(name) {
+            return Err(Failure::Unavailable("injected: out of reach".to_owned()));
+        }
         if !self.latency_max.is_zero() {
             let micros = u64::try_from(self.latency_max.as_micros()).unwrap_or(u64::MAX);
             rt.sleep(Duration::from_micros(rt.random_below(micros)))
                 .await;
         }
         Self::fail(rt, self.errors_per_mille, "injected: busy")
+    }
+
+    /// What an attempt to change something meets at the storage.
+    pub(crate) fn before_change(&self) -> Result<(), Failure> {
+        match &self.crash {
+            Some(crash) if !crash.allows() => {
+                Err(Failure::Refused("injected: the process is dead".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What an attempt that changed something meets on its way back.

@@ -18,7 +18,7 @@ mod writer;
 
 pub use backend::{AzureOptions, Backend, GcsOptions, NameLayout, S3Options, StorageOptions};
 pub use error::{Failure, Operation, StorageError};
-pub use fault::Faults;
+pub use fault::{CrashPoint, Faults, Outage};
 pub use list::Entry;
 pub use open::forget_memory;
 pub use secret::Secret;

@@ -290,6 +290,7 @@ impl Storage {
         if self.0.noop {
             return Ok(());
         }
+        self.0.faults.before_change()?;
         let options = |mode| PutOptions {
             mode,
             attributes: self.0.attributes.clone(),
@@ -343,6 +344,7 @@ impl Storage {
     pub async fn delete(&self, name: &str) -> Result<(), StorageError> {
         let path = self.path(Operation::Delete, name)?;
         self.retry(Operation::Delete, name, || async {
+            self.0.faults.before_change()?;
             match self.0.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {
                     self.0.faults.after_change(&self.0.rt)
@@ -412,7 +414,7 @@ impl Storage {
         let run = |_| {
             let attempt = attempt();
             async {
-                let result = match self.0.faults.before(&self.0.rt).await {
+                let result = match self.0.faults.before(&self.0.rt, name).await {
                     Ok(()) => attempt.await,
                     Err(failure) => Err(failure),
                 };

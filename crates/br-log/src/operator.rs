@@ -1,0 +1,21 @@
+/// Who does something to a log backup, for those who find traces of it later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The host.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+}
+
+impl Operator {
+    /// This process on this host.
+    pub fn this() -> Operator {
+        Operator {
+            host: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            pid: std::process::id(),
+        }
+    }
+}

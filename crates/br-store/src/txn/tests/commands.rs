@@ -318,6 +318,23 @@ fn a_pessimistic_retry_of_a_key_without_lock_is_checked() {
 }
 
 #[test]
+fn pessimistic_actions_may_be_more_than_the_mutations_but_not_fewer() {
+    simulate(1, async |client| {
+        client.lock(lock_request(10, 10, b"a")).await;
+        let mut few = pessimistic(10, 10, vec![put(b"a", b"1")]);
+        let mut many = few.clone();
+        few.pessimistic_actions.clear();
+        let answer = client.prewrite(few).await;
+        assert!(answer.errors[0].abort.contains("pessimistic action"));
+        many.pessimistic_actions
+            .resize(3, PessimisticAction::DoPessimisticCheck.into());
+        assert_eq!(client.prewrite(many).await.errors, vec![]);
+        assert_eq!(client.commit(10, 20, &[b"a"]).await, None);
+        assert_eq!(client.value(20, b"a"), Some(b"1".to_vec()));
+    });
+}
+
+#[test]
 fn locks_only_if_the_key_exists_and_with_conflict() {
     simulate(1, async |client| {
         let mut wanted = lock_request(10, 10, b"a");

@@ -35,6 +35,10 @@ pub(super) trait Command: Sized + Send + 'static {
     fn range(&self) -> Option<(&[u8], &[u8])> {
         None
     }
+    /// The key below which it begins to read, which must not lie behind the region's end.
+    fn begins_below(&self) -> Option<&[u8]> {
+        None
+    }
     /// The answer with a region error.
     fn refused(error: errorpb::Error) -> Self::Answer;
     /// Does it.
@@ -74,17 +78,28 @@ pub(super) async fn handle<C: Command>(
         start: bound(start),
         end: bound(end),
     });
+    let below = command.begins_below().map(bound);
     let keys: Vec<EncodedKey> = command.keys().into_iter().map(encode).collect();
     match check(store, command.context(), C::ACCESS, keys.into_iter()) {
-        Ok(state) => match range {
-            Some(range) if !state.range().covers(&range) => {
-                Ok(C::refused(key_not_in_region(&range.end, &state.region)))
-            }
-            _ => Ok(command.run(store, state.range()).await),
+        Ok(state) => match outside(&state.range(), range, below) {
+            Some(key) => Ok(C::refused(key_not_in_region(&key, &state.region))),
+            None => Ok(command.run(store, state.range()).await),
         },
         Err(Reject::Region(error)) => Ok(C::refused(*error)),
         Err(Reject::Status(status)) => Err(status),
     }
+}
+
+/// The bound that makes a command reach beyond its region, if one does.
+fn outside(
+    region: &Region,
+    range: Option<KeyRange<EncodedKey>>,
+    below: Option<EncodedKey>,
+) -> Option<EncodedKey> {
+    let beyond = range.filter(|range| !region.covers(range));
+    let end = &region.end;
+    let behind = below.filter(|key| !key.is_empty() && !end.is_empty() && key > end);
+    beyond.map(|range| range.end).or(behind)
 }
 
 /// Runs a read on a blocking thread.
@@ -113,6 +128,7 @@ macro_rules! commands {
     ($($access:ident $transactional:literal $request:ident => $answer:ident
         keys |$this:ident| $keys:expr;
         $(range |$that:ident| $range:expr;)?
+        $(below |$this_one:ident| $below:expr;)?
         run |$own:ident, $store:ident, $region:ident| $run:expr;)*) => {
         $(impl Command for kvrpcpb::$request {
             type Answer = kvrpcpb::$answer;
@@ -129,6 +145,10 @@ macro_rules! commands {
             $(fn range(&self) -> Option<(&[u8], &[u8])> {
                 let $that = self;
                 Some($range)
+            })?
+            $(fn begins_below(&self) -> Option<&[u8]> {
+                let $this_one = self;
+                $below
             })?
             fn refused(error: errorpb::Error) -> Self::Answer {
                 kvrpcpb::$answer { region_error: Some(error), ..Default::default() }
@@ -200,6 +220,7 @@ commands! {
         run |r, store, _region| blocking(store, move |s| s.raw_batch_get(&r)).await;
     Read false RawScanRequest => RawScanResponse
         keys |r| if r.reverse { Vec::new() } else { bound(&r.start_key) };
+        below |r| r.reverse.then_some(r.start_key.as_slice());
         run |r, store, region| blocking(store, move |s| s.raw_scan(&r, &region)).await;
     Read false RawBatchScanRequest => RawBatchScanResponse
         keys |_r| Vec::new();

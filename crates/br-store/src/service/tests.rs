@@ -1,6 +1,6 @@
 use br_codec::ApiVersion;
 use br_proto::{kvrpcpb, tikvpb::tikv_server::Tikv};
-use br_types::RegionId;
+use br_types::{EncodedKey, RegionId};
 use tonic::Request;
 
 use super::kv::KvService;
@@ -199,5 +199,51 @@ fn a_range_is_deleted_only_within_its_region() {
             .unwrap()
             .into_inner();
         assert_eq!(answer.pairs.len(), 0);
+    });
+}
+
+#[test]
+fn a_backward_raw_scan_begins_in_its_region() {
+    simulate(async |rt| {
+        let fixture = Fixture::new(&rt, ApiVersion::V1);
+        let service = KvService::new(fixture.store.clone());
+        let keys = [EncodedKey::from(&b"m"[..])];
+        crate::topology::Topology::split(&*fixture.topology, REGION, 1, &keys).unwrap();
+        let pair = |key: &[u8]| kvrpcpb::KvPair {
+            key: key.to_vec(),
+            value: b"value".to_vec(),
+            ..Default::default()
+        };
+        for (region, key) in [(RegionId(110), b"a"), (REGION, b"n")] {
+            let request = kvrpcpb::RawBatchPutRequest {
+                context: Some(fixture.context(region)),
+                pairs: vec![pair(key)],
+                ..Default::default()
+            };
+            let answer = service.raw_batch_put(Request::new(request)).await.unwrap();
+            assert_eq!(answer.into_inner().region_error, None);
+        }
+        let scan = async |region, upper: &[u8]| {
+            let request = kvrpcpb::RawScanRequest {
+                context: Some(fixture.context(region)),
+                start_key: upper.to_vec(),
+                limit: 10,
+                reverse: true,
+                ..Default::default()
+            };
+            let answer = service.raw_scan(Request::new(request)).await.unwrap();
+            answer.into_inner()
+        };
+        let answer = scan(RegionId(110), b"n").await;
+        assert!(answer.region_error.unwrap().key_not_in_region.is_some());
+        for (region, upper, found) in [
+            (RegionId(110), &b"m"[..], b"a"),
+            (RegionId(110), b"", b"a"),
+            (REGION, b"", b"n"),
+            (REGION, b"z", b"n"),
+        ] {
+            let answer = scan(region, upper).await;
+            assert_eq!((answer.region_error, answer.kvs), (None, vec![pair(found)]));
+        }
     });
 }

@@ -1,3 +1,4 @@
 //! Reads backups on external storage without a cluster.
 
 pub mod export;
+pub mod show;

@@ -172,6 +172,30 @@ impl Backend {
     pub fn is_noop(&self) -> bool {
         matches!(self, Backend::Noop)
     }
+
+    /// A folder of it, as a place of its own. `folder` has no `/` at either end; the empty one is
+    /// the place itself.
+    #[must_use]
+    pub fn below(&self, folder: &str) -> Backend {
+        let mut below = self.clone();
+        if folder.is_empty() {
+            return below;
+        }
+        match &mut below {
+            Backend::Noop => {}
+            Backend::Local { path } => path.push(folder),
+            Backend::Memory { prefix, .. }
+            | Backend::S3 { prefix, .. }
+            | Backend::Gcs { prefix, .. }
+            | Backend::Azure { prefix, .. } => {
+                if !prefix.is_empty() {
+                    prefix.push('/');
+                }
+                prefix.push_str(folder);
+            }
+        }
+        below
+    }
 }
 
 /// The place as a URL, without settings and secrets.
@@ -191,5 +215,23 @@ impl fmt::Display for Backend {
             "" => write!(f, "{scheme}://{bucket}"),
             prefix => write!(f, "{scheme}://{bucket}/{prefix}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_places() {
+        let memory = |prefix: &str| Backend::Memory {
+            name: "m".to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        assert_eq!(memory("").below("a/b"), memory("a/b"));
+        assert_eq!(memory("x").below("a"), memory("x/a"));
+        assert_eq!(memory("x").below(""), memory("x"));
+        let local = |path: &str| Backend::Local { path: path.into() };
+        assert_eq!(local("/x").below("a/b"), local("/x/a/b"));
     }
 }

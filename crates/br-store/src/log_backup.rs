@@ -60,6 +60,7 @@ use std::{
 
 use br_format::log::task::TaskName;
 use br_rt::Rt;
+use br_storage::Faults;
 use br_types::StoreId;
 use tokio::sync::oneshot;
 
@@ -87,6 +88,8 @@ pub struct LogBackupParts {
     pub config: LogBackupConfig,
     /// A folder of its own for temporary files; what is in it may be removed.
     pub temp_dir: PathBuf,
+    /// What a simulation lets the storage suffer.
+    pub faults: Faults,
 }
 
 /// Log backup on one store. Cheap to clone.
@@ -103,6 +106,7 @@ impl LogBackup {
             topology: parts.topology,
             config: Arc::new(LiveConfig::new(parts.config)),
             temp_dir: parts.temp_dir,
+            faults: parts.faults,
             metrics: Arc::new(Metrics::default()),
             published: Arc::new(Published::default()),
             at_work: Mutex::default(),

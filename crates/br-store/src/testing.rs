@@ -43,6 +43,7 @@ struct Inner {
     down: Vec<StoreId>,
     ts: u64,
     changes: u64,
+    gc_safe_point: TimeStamp,
 }
 
 impl FakeTopology {
@@ -71,6 +72,7 @@ impl FakeTopology {
             down: Vec::new(),
             ts: 1000,
             changes: 0,
+            gc_safe_point: TimeStamp::ZERO,
         };
         FakeTopology {
             inner: Mutex::new(inner),
@@ -83,6 +85,45 @@ impl FakeTopology {
 
     pub(crate) fn set_down(&self, store: StoreId) {
         self.inner().down.push(store);
+    }
+
+    pub(crate) fn set_gc_safe_point(&self, safe_point: TimeStamp) {
+        self.inner().gc_safe_point = safe_point;
+    }
+
+    pub(crate) fn set_up(&self, store: StoreId) {
+        let mut inner = self.inner();
+        inner.down.retain(|down| *down != store);
+        inner.changes += 1;
+    }
+
+    /// Moves all leaders of a store to the other one.
+    pub(crate) fn evict(&self, store: StoreId) {
+        let mut inner = self.inner();
+        for state in &mut inner.regions {
+            let other = state.region.peers.iter().find(|p| p.store_id != store.0);
+            if state.leader.store_id == store.0 {
+                state.leader = *other.unwrap();
+            }
+        }
+        inner.changes += 1;
+    }
+
+    /// Merges a region with the one after it; the latter stays. Does nothing at the last one.
+    pub(crate) fn merge_with_next(&self, id: RegionId) {
+        let mut inner = self.inner();
+        let at = inner.regions.iter().position(|state| state.id() == id);
+        let at = at.unwrap();
+        if at + 1 == inner.regions.len() {
+            return;
+        }
+        let source = inner.regions.remove(at);
+        let target = &mut inner.regions[at];
+        let version = |state: &RegionState| state.region.region_epoch.unwrap().version;
+        let merged = version(&source).max(version(target)) + 1;
+        target.region.start_key = source.region.start_key;
+        target.region.region_epoch.as_mut().unwrap().version = merged;
+        inner.changes += 1;
     }
 
     pub(crate) fn move_leader(&self, id: RegionId, store: StoreId) {
@@ -180,7 +221,7 @@ impl Topology for FakeTopology {
     }
 
     fn gc_safe_point(&self) -> TimeStamp {
-        TimeStamp::ZERO
+        self.inner().gc_safe_point
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn new(
             topology,
             config: config.log_backup.clone(),
             temp_dir: temp_dir.join(store.to_string()),
+            faults: Default::default(),
         })
     })
 }

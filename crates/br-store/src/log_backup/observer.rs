@@ -177,11 +177,11 @@ mod tests {
     fn writes_go_to_who_observes_their_keys() {
         let queue = Arc::new(EventQueue::new(1000));
         let observer = StoreObserver::new(queue.clone(), Arc::default());
-        assert_eq!(routed(&observer, &["zb"]), []);
+        assert!(routed(&observer, &["zb"]).is_empty());
         observer.subscribe(spec(1, &[("m", "n"), ("t", "tk")]));
         observer.subscribe(spec(2, &[("tk", "u")]));
         assert_eq!(routed(&observer, &["zm1", "zta", "ztk"]), [1, 2]);
-        assert_eq!(routed(&observer, &["za", "zn", "zu", "m1", "b"]), []);
+        assert!(routed(&observer, &["za", "zn", "zu", "m1", "b"]).is_empty());
         observer.unsubscribe(SubscriptionId(1));
         assert_eq!(routed(&observer, &["zm1", "ztz"]), [2]);
         // A subscription that has lost an event gets no more.

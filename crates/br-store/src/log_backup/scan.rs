@@ -276,7 +276,7 @@ mod tests {
         batch.put(Cf::Write, [b"z", &outside[..]].concat(), record);
         engine.write(&batch).unwrap();
 
-        let range = key::encode_range(&KeyRange::new(*b"t", *b"u"));
+        let range = key::encode_range(&KeyRange::new(&b"t"[..], &b"u"[..]));
         let mut scan = Scan::new(engine.snapshot().into(), &[range], TimeStamp(20));
         let (mut found, mut found_locks, mut parts) = (BTreeMap::new(), Vec::new(), 0);
         while let Some(part) = scan.next().unwrap() {

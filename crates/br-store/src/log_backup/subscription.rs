@@ -177,7 +177,10 @@ pub(crate) mod tests {
         Subscription::new(SubscriptionSpec {
             id: SubscriptionId(1),
             region: metapb::Region::default(),
-            ranges: vec![KeyRange::new(*b"b", *b"d"), KeyRange::new(*b"x", *b"")],
+            ranges: vec![
+                KeyRange::new(&b"b"[..], &b"d"[..]),
+                KeyRange::new(&b"x"[..], &b""[..]),
+            ],
             checkpoint: TimeStamp(checkpoint),
         })
     }

@@ -13,7 +13,7 @@ use br_format::{
     log::task::{TaskEncryption, TaskInfo, TaskName},
 };
 use br_rt::{RateLimit, Rt, Task};
-use br_storage::{Backend, Storage as ExternalStorage};
+use br_storage::{Backend, Faults, Storage as ExternalStorage};
 use br_types::{EncodedKey, KeyRange, StoreId, TimeStamp};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -51,6 +51,7 @@ pub(crate) struct Store {
     pub(crate) topology: Arc<dyn Topology>,
     pub(crate) config: Arc<LiveConfig>,
     pub(crate) temp_dir: PathBuf,
+    pub(crate) faults: Faults,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) published: Arc<Published>,
     /// Of the task at work: its name, and who flushes on demand.
@@ -126,7 +127,7 @@ impl Preparation {
             destination: Destination {
                 rt: store.rt.clone(),
                 store: store.id,
-                storage,
+                storage: storage.with_faults(store.faults.clone()),
                 compression: info.compression,
                 crypter,
             },

@@ -1,1 +1,6 @@
+//! Log backup of two stores over one engine, with a PD and a storage that can be lost.
 
+mod faults;
+mod holes;
+mod model;
+mod world;

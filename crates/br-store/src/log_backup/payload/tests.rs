@@ -98,7 +98,7 @@ fn events_are_sorted_into_files_and_regions_are_joined() {
             (TimeStamp(9), TimeStamp(12), TimeStamp(3), TimeStamp(12))
         );
         // The union of [a, ∞) and [b, m), in spite of how the empty key compares.
-        assert_eq!(file.region_range, KeyRange::new(*b"a", *b""));
+        assert_eq!(file.region_range, KeyRange::new(&b"a"[..], &b""[..]));
         assert_eq!(file.region_epochs.len(), 2);
         assert_eq!(file.identity.region, RegionId(1));
         assert_eq!(Records::new(&records(&sealed, 1)).count(), 2);

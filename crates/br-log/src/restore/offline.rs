@@ -26,13 +26,13 @@ use br_types::{Classify, ClusterId, Code, Kind, TableId, TimeStamp};
 use bytes::Bytes;
 
 use super::error::PointError;
-use super::load::{KeyChoice, Loader, LogObject};
+use super::load::{KeyChoice, Loader};
 use super::rewrite::{KeyRewrite, WantedTable};
 use super::schema_changes::SchemaChanges;
 use super::schema_state::SchemaState;
 use super::sort::{ScratchDir, Sorted, Sorter};
 use super::versions::{KeyVersions, VersionReader, Window};
-use crate::read::{self, LogReadError, LogStorage};
+use crate::read::{LogObject, LogReadError, LogStorage};
 
 /// Memory for the events of schemas; more goes to disk.
 const SCHEMA_MEMORY_BYTES: usize = 64 << 20;
@@ -146,7 +146,7 @@ impl OfflineLog {
                 end: options.at,
             },
             options,
-            data: objects(files.data),
+            data: files.data,
             compacted: files.compacted,
             changes: SchemaChanges::default(),
         };
@@ -155,7 +155,7 @@ impl OfflineLog {
         let load = Load {
             title: "Read Schemas",
             choice: KeyChoice::Schemas,
-            objects: objects(files.schemas),
+            objects: files.schemas,
             compacted: Vec::new(),
             bytes,
             memory_bytes: SCHEMA_MEMORY_BYTES,
@@ -239,14 +239,6 @@ struct Load {
     compacted: Vec<DataFile>,
     bytes: u64,
     memory_bytes: usize,
-}
-
-fn objects(found: Vec<read::LogObject>) -> Vec<LogObject> {
-    let objects = found.into_iter().map(|object| LogObject {
-        name: object.name,
-        files: object.files,
-    });
-    objects.collect()
 }
 
 /// Turns the tables of the backup into those of the point.

@@ -75,26 +75,68 @@ pub(super) struct CrypterFlags {
 
 impl CrypterFlags {
     pub(super) fn crypter(&self) -> Outcome<Crypter> {
-        let method: Method = self.crypter_method.to_ascii_lowercase().parse()?;
-        if method == Method::Plaintext {
-            return Ok(Crypter::plaintext());
+        let (key, file) = (&self.crypter_key, &self.crypter_key_file);
+        crypter("crypter", &self.crypter_method, key, file)
+    }
+}
+
+/// How a log is encrypted.
+#[derive(Args)]
+#[command(next_help_heading = "Encryption")]
+pub(super) struct LogCrypterFlags {
+    /// plaintext, aes128-ctr, aes192-ctr or aes256-ctr.
+    #[arg(
+        long = "log.crypter.method",
+        default_value = "plaintext",
+        value_name = "METHOD"
+    )]
+    log_crypter_method: String,
+    /// The key, hexadecimal.
+    #[arg(
+        long = "log.crypter.key",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HEX"
+    )]
+    log_crypter_key: String,
+    /// A file with the key, hexadecimal.
+    #[arg(
+        long = "log.crypter.key-file",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "FILE"
+    )]
+    log_crypter_key_file: String,
+}
+
+impl LogCrypterFlags {
+    pub(super) fn crypter(&self) -> Outcome<Crypter> {
+        let (key, file) = (&self.log_crypter_key, &self.log_crypter_key_file);
+        crypter("log.crypter", &self.log_crypter_method, key, file)
+    }
+}
+
+/// The crypter of flags that begin with `prefix`.
+fn crypter(prefix: &str, method: &str, key: &str, file: &str) -> Outcome<Crypter> {
+    let method: Method = method.to_ascii_lowercase().parse()?;
+    if method == Method::Plaintext {
+        return Ok(Crypter::plaintext());
+    }
+    match (key, file) {
+        ("", "") => Err(CommandError::invalid(
+            format!("the method {method} needs a key"),
+            format!("pass --{prefix}.key or --{prefix}.key-file"),
+        )),
+        (key, "") => Ok(Crypter::from_hex(method, key)?),
+        ("", file) => {
+            let text = std::fs::read(file).map_err(|error| {
+                CommandError::system(format_args!("cannot read the key file {file}"), &error)
+            })?;
+            Ok(Crypter::from_key_file(method, &text)?)
         }
-        match (self.crypter_key.as_str(), self.crypter_key_file.as_str()) {
-            ("", "") => Err(CommandError::invalid(
-                format!("the method {method} needs a key"),
-                "pass --crypter.key or --crypter.key-file",
-            )),
-            (key, "") => Ok(Crypter::from_hex(method, key)?),
-            ("", file) => {
-                let text = std::fs::read(file).map_err(|error| {
-                    CommandError::system(format_args!("cannot read the key file {file}"), &error)
-                })?;
-                Ok(Crypter::from_key_file(method, &text)?)
-            }
-            _ => Err(CommandError::invalid(
-                "--crypter.key and --crypter.key-file are both given",
-                "pass one of them",
-            )),
-        }
+        _ => Err(CommandError::invalid(
+            format!("--{prefix}.key and --{prefix}.key-file are both given"),
+            "pass one of them",
+        )),
     }
 }

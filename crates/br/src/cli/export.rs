@@ -1,14 +1,18 @@
 use std::path::PathBuf;
 
 use br_format::backupmeta::Compatibility;
-use br_inspect::export::{self, ExportOptions, Format, Layer};
+use br_inspect::export::{self, ExportOptions, Format, Layer, LogLayer, SORT_MEMORY_BYTES_DEFAULT};
+use br_log::read::LogStorage;
 use br_storage::Storage;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use super::{
-    common_flags::CrypterFlags, global_flags::GlobalFlags, session::Session,
-    storage_flags::CloudFlags, tables::FilterFlags,
+    common_flags::{CrypterFlags, LogCrypterFlags},
+    global_flags::GlobalFlags,
+    session::Session,
+    storage_flags::CloudFlags,
+    tables::FilterFlags,
 };
 use crate::{
     edge::{CommandError, Outcome},
@@ -27,12 +31,20 @@ enum FormatName {
 pub(super) struct ExportCommand {
     #[command(flatten)]
     filter: FilterFlags,
-    /// Rows as of this timestamp, which is that of one of the backups; without it, the last one's.
+    /// Rows as of this timestamp: that of one of the backups, or with a log any that it covers.
+    /// Without it, the last one.
     #[arg(long, value_name = "TS")]
     at: Option<String>,
     /// URL of an incremental backup on top of the full one; in their order.
     #[arg(long = "incremental", value_name = "URL")]
     incrementals: Vec<String>,
+    /// URL of the log backup that goes on from the backups.
+    #[arg(long, value_name = "URL")]
+    log_storage: Option<String>,
+    /// Folder for sorting what the log has of rows, beyond some memory; without it, that of the
+    /// system.
+    #[arg(long, value_name = "DIR")]
+    temp_dir: Option<PathBuf>,
     /// Form of the files.
     #[arg(long, value_enum, default_value = "jsonl", value_name = "FORMAT")]
     format: FormatName,
@@ -45,12 +57,15 @@ pub(super) struct ExportCommand {
     #[command(flatten)]
     crypter: CrypterFlags,
     #[command(flatten)]
+    log_crypter: LogCrypterFlags,
+    #[command(flatten)]
     cloud: CloudFlags,
 }
 
 impl ExportCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
-        let options = self.options()?;
+        let log = self.log(global, session).await?;
+        let options = self.options(log)?;
         let layers = self.layers(global, session).await?;
         let report = export::export(
             &session.rt,
@@ -64,7 +79,20 @@ impl ExportCommand {
         Ok(())
     }
 
-    fn options(&self) -> Outcome<ExportOptions> {
+    async fn log(&self, global: &GlobalFlags, session: &Session) -> Outcome<Option<LogLayer>> {
+        let Some(url) = &self.log_storage else {
+            return Ok(None);
+        };
+        let backend = global.storage.backend_at(url, &self.cloud)?;
+        Ok(Some(LogLayer {
+            log: LogStorage::new(Storage::open(&session.rt, &backend).await?),
+            crypter: self.log_crypter.crypter()?,
+            temp_dir: self.temp_dir.clone().unwrap_or_else(std::env::temp_dir),
+            memory_bytes: SORT_MEMORY_BYTES_DEFAULT,
+        }))
+    }
+
+    fn options(&self, log: Option<LogLayer>) -> Outcome<ExportOptions> {
         let at = self.at.as_deref().map(|text| {
             parse_timestamp(text, &TimeZone::system()).map_err(|reason| {
                 CommandError::invalid(
@@ -76,6 +104,7 @@ impl ExportCommand {
         Ok(ExportOptions {
             filter: self.filter.filter(&["*.*"])?,
             at: at.transpose()?,
+            log,
             format: match self.format {
                 FormatName::Csv => Format::Csv,
                 FormatName::Jsonl => Format::Jsonl,

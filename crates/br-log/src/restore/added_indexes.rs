@@ -164,12 +164,11 @@ mod tests {
 
     fn jobs(texts: &[&str]) -> SchemaChanges {
         let jobs = texts.iter().enumerate();
-        SchemaChanges {
-            jobs: jobs
-                .map(|(id, text)| (id as i64, text.as_bytes().to_vec()))
-                .collect(),
-            ..SchemaChanges::default()
-        }
+        let mut changes = SchemaChanges::default();
+        changes.jobs = jobs
+            .map(|(id, text)| (id as i64, text.as_bytes().to_vec()))
+            .collect();
+        changes
     }
 
     #[test]

@@ -294,7 +294,14 @@ impl Applier<'_> {
 fn kind_of_message(message: &str) -> Kind {
     let message = message.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["sha-256", "sha256", "checksum", "corrupt", "damaged", "wrong prefix"]) {
+    if has(&[
+        "sha-256",
+        "sha256",
+        "checksum",
+        "corrupt",
+        "damaged",
+        "wrong prefix",
+    ]) {
         return Kind::Data;
     }
     if has(&["notfound", "not found", "no such file", "permission"]) {

@@ -10,7 +10,7 @@ use br_storage::StorageError;
 use br_types::{Classify, Code, Kind, RawKey, StoreId, TimeStamp};
 
 use super::sort::RunError;
-use crate::read::LogReadError;
+use crate::{read::LogReadError, storage_lock::LockError};
 
 /// Why a restore to a point in time ended without success.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum PointError {
     /// The log cannot be read, or does not reach far enough.
     #[error(transparent)]
     Log(#[from] LogReadError),
+    /// Somebody changes the log.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// An object of the log makes no sense.
     #[error(transparent)]
     Format(#[from] LogFormatError),
@@ -140,6 +143,7 @@ impl PointError {
         Some(match self {
             PointError::Restore(error) => error,
             PointError::Log(error) => error,
+            PointError::Lock(error) => error,
             PointError::Format(error) => error,
             PointError::Storage(error) => error,
             PointError::Pd(error) => error,

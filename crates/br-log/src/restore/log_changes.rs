@@ -3,22 +3,29 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use br_format::{backupmeta::DataFile, schema::SchemaEntry};
 use br_rt::{Phase, Unit};
 use br_snapshot::restore::{Changes, RestoreError, RestorePlan, Source};
-use br_tidb::{schema::DbInfo, table_key::TableKey};
+use br_tidb::{
+    row::IndexEncoder,
+    schema::{DbInfo, strip_temporary_prefix},
+    table_key::TableKey,
+};
 use br_types::{IndexId, TableId, TimeStamp};
 
 use super::{
     added_indexes::{self, LeftOutIndex},
     apply::Applier,
+    earlier::Earlier,
     error::PointError,
     ingest::{IngestTotals, Ingestion},
     load::{KeyChoice, LoadTotals, Loader},
-    options::{Method, PointOptions, PointTarget},
+    options::{Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT},
+    rebuild::{Rebuild, RebuiltIndexes},
     rewrite::{KeyRewrite, WantedTable},
     schema_changes::SchemaChanges,
     schema_state::{FinalTable, SchemaState},
@@ -38,6 +45,10 @@ pub(super) struct LogChanges<'a> {
     pub(super) window: Window,
     pub(super) files: LogFiles,
     pub(super) schema: SchemaChanges,
+    /// Whether the cluster sorts strings by their collations.
+    pub(super) new_collations: bool,
+    /// What it goes on from, without a full backup.
+    pub(super) earlier: Option<Earlier>,
     pub(super) seen: Mutex<Seen>,
 }
 
@@ -51,6 +62,10 @@ pub(super) struct Seen {
     pub(super) ingest: IngestTotals,
     /// Indexes that have to be added again, by table.
     pub(super) left_out: BTreeMap<TableId, Vec<LeftOutIndex>>,
+    /// Indexes whose entries are made from rows, by table.
+    rebuilt: BTreeMap<TableId, RebuiltIndexes>,
+    /// Entries that were made from rows.
+    pub(super) rebuilt_entries: u64,
 }
 
 impl LogChanges<'_> {
@@ -64,12 +79,46 @@ impl LogChanges<'_> {
         let missing = added_indexes::missing(&self.schema, &table);
         if !missing.is_empty() {
             let db = DbInfo::parse(&table.entry.db_json).map(|db| db.name.original);
-            let db = db.unwrap_or_default();
-            let left_out = added_indexes::leave_out(&db, &mut table, &missing)?;
-            self.seen().left_out.insert(table.info.id(), left_out);
+            let db = strip_temporary_prefix(&db.unwrap_or_default()).to_owned();
+            let (encoders, left_out) = self.split_missing(&table, &missing);
+            let id = table.info.id();
+            if !left_out.is_empty() {
+                let left_out = added_indexes::leave_out(&db, &mut table, &left_out)?;
+                self.seen().left_out.insert(id, left_out);
+            }
+            let indexes = RebuiltIndexes {
+                table: format!("{db}.{}", table.info.name.original),
+                physical_ids: table.info.physical_ids(),
+                encoders,
+            };
+            self.seen().rebuilt.insert(id, indexes);
         }
         self.note(&table);
         Ok(table.entry)
+    }
+
+    /// Of the indexes that the log does not have, those whose entries can be made from rows, and
+    /// the others.
+    fn split_missing(
+        &self,
+        table: &FinalTable,
+        missing: &HashSet<IndexId>,
+    ) -> (Vec<IndexEncoder>, HashSet<IndexId>) {
+        let (mut encoders, mut left_out) = (Vec::new(), HashSet::new());
+        for index in &table.info.indexes {
+            let id = IndexId(index.id);
+            if !missing.contains(&id) {
+                continue;
+            }
+            match IndexEncoder::new(&table.info, index, self.new_collations) {
+                Ok(encoder) => encoders.push(encoder),
+                Err(error) => {
+                    tracing::debug!(table = table.info.name.original, %error, "left out");
+                    left_out.insert(id);
+                }
+            }
+        }
+        (encoders, left_out)
     }
 
     fn note(&self, table: &FinalTable) {
@@ -105,18 +154,32 @@ impl Changes for LogChanges<'_> {
 
     async fn schemas(
         &self,
-        backup: &Source,
+        backup: Option<&Source>,
         mut visit: impl AsyncFnMut(SchemaEntry) -> Result<(), RestoreError>,
     ) -> Result<(), PointError> {
         let mut state = SchemaState::new(&self.schema);
-        backup
-            .schemas(async |entry| {
-                if let Some(table) = state.from_backup(entry)? {
-                    visit(self.complete(table)?).await?;
+        if let Some(backup) = backup {
+            backup
+                .schemas(async |entry| {
+                    if let Some(table) = state.from_backup(entry)? {
+                        visit(self.complete(table)?).await?;
+                    }
+                    Ok::<_, PointError>(())
+                })
+                .await?;
+        }
+        if let Some(earlier) = &self.earlier {
+            for entry in &earlier.entries {
+                let Some(table) = state.from_backup(entry.clone())? else {
+                    continue;
+                };
+                let is_changed = table.is_changed;
+                let entry = self.complete(table)?;
+                if is_changed {
+                    visit(entry).await?;
                 }
-                Ok::<_, PointError>(())
-            })
-            .await?;
+            }
+        }
         let mut more = Vec::new();
         let databases = state.rest(|table| {
             more.push(self.complete(table)?);
@@ -140,55 +203,146 @@ impl Changes for LogChanges<'_> {
     }
 
     async fn bring_in(&self, plan: &RestorePlan) -> Result<(), PointError> {
+        if self.earlier.is_some() {
+            // Nothing was selected by its schema: what the tables have is learned here.
+            self.schemas(None, async |_| Ok(())).await?;
+        }
         let rewrite = self.rewrite(plan);
         match &self.options.method {
             Method::Sort {
                 temp_dir,
                 memory_bytes,
-            } => self.sort_and_ingest(rewrite, temp_dir, *memory_bytes).await,
-            Method::Apply {
-                batch_files,
-                batch_bytes,
-                concurrency,
-                send_credentials,
             } => {
-                let backend = self.target.log_backend.to_proto(*send_credentials);
-                let backend = backend.map_err(|error| PointError::Options(error.to_string()))?;
-                let applier = Applier {
-                    cluster: &self.target.cluster,
-                    files: &self.files,
-                    rewrite: &rewrite,
-                    backend,
-                    crypter: &self.options.log_crypter,
-                    batch_files: *batch_files,
-                    batch_bytes: *batch_bytes,
-                    concurrency: *concurrency,
-                };
-                let bytes = self.files.data_bytes();
-                let phase = Phase::start(&self.target.progress, "Apply Log", Unit::Bytes, bytes);
-                let load = applier.run(&phase).await?;
-                self.seen().load = load;
-                Ok(())
+                self.sort_and_ingest(rewrite, temp_dir, *memory_bytes)
+                    .await?;
+                self.rebuild_indexes(plan, temp_dir, *memory_bytes).await
+            }
+            Method::Apply { .. } => {
+                self.apply(&rewrite).await?;
+                let temp_dir = std::env::temp_dir();
+                self.rebuild_indexes(plan, &temp_dir, SORT_MEMORY_BYTES_DEFAULT)
+                    .await
             }
         }
     }
 }
 
 impl LogChanges<'_> {
-    async fn sort_and_ingest(
+    /// What is to be done on top of an earlier restore.
+    pub(super) fn plan_on_earlier(&self) -> Result<RestorePlan, PointError> {
+        let earlier = self.earlier.as_ref().ok_or_else(|| {
+            PointError::Options("there is no earlier restore to go on from".to_owned())
+        })?;
+        let window = (self.window.start, self.window.end);
+        earlier.plan(&self.schema, &self.options.tables, window)
+    }
+
+    /// Lets the stores write the events.
+    async fn apply(&self, rewrite: &KeyRewrite) -> Result<(), PointError> {
+        let Method::Apply {
+            batch_files,
+            batch_bytes,
+            concurrency,
+            send_credentials,
+        } = &self.options.method
+        else {
+            return Ok(());
+        };
+        let backend = self.target.log_backend.to_proto(*send_credentials);
+        let backend = backend.map_err(|error| PointError::Options(error.to_string()))?;
+        let applier = Applier {
+            cluster: &self.target.cluster,
+            files: &self.files,
+            rewrite,
+            backend,
+            crypter: &self.options.log_crypter,
+            batch_files: *batch_files,
+            batch_bytes: *batch_bytes,
+            concurrency: *concurrency,
+        };
+        let bytes = self.files.data_bytes();
+        let phase = Phase::start(&self.target.progress, "Apply Log", Unit::Bytes, bytes);
+        let load = applier.run(&phase).await?;
+        self.seen().load = load;
+        Ok(())
+    }
+
+    /// Makes the entries of indexes that the log does not have.
+    async fn rebuild_indexes(
         &self,
-        rewrite: KeyRewrite,
-        temp_dir: &std::path::Path,
+        plan: &RestorePlan,
+        temp_dir: &Path,
         memory_bytes: usize,
     ) -> Result<(), PointError> {
-        let cluster = &self.target.cluster;
-        let name = format!("br-pitr-{}", cluster.rt().uuid());
+        let wanted: Vec<RebuiltIndexes> = {
+            let seen = self.seen();
+            let of_tables = plan.tables.iter();
+            of_tables
+                .filter_map(|table| seen.rebuilt.get(&table.old_id))
+                .filter(|indexes| !indexes.encoders.is_empty())
+                .cloned()
+                .collect()
+        };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let scratch = self.scratch(temp_dir)?;
+        let sorter = Arc::new(Sorter::new(scratch.clone(), memory_bytes / 2));
+        let phase = Phase::start(&self.target.progress, "Repair Indexes", Unit::Bytes, 0);
+        let rebuild = Rebuild {
+            target: self.target,
+            sorter: sorter.clone(),
+            buffer_bytes: memory_bytes / BUFFERS,
+            commit_ts: self.window.end,
+        };
+        let mut entries = 0;
+        for indexes in &wanted {
+            entries += rebuild
+                .table(indexes, |old| plan.ids.get(old), &phase)
+                .await?;
+        }
+        drop(rebuild);
+        self.ingest(scratch, sorter).await?;
+        self.seen().rebuilt_entries = entries;
+        Ok(())
+    }
+
+    fn scratch(&self, temp_dir: &Path) -> Result<Arc<ScratchDir>, PointError> {
+        let name = format!("br-pitr-{}", self.target.cluster.rt().uuid());
         let scratch = ScratchDir::create(temp_dir, &name);
         let scratch = scratch.map_err(|source| PointError::LocalFile {
             path: temp_dir.to_owned(),
             source,
         })?;
-        let scratch = Arc::new(scratch);
+        Ok(Arc::new(scratch))
+    }
+
+    /// Brings what a sorter has into the cluster.
+    async fn ingest(
+        &self,
+        scratch: Arc<ScratchDir>,
+        sorter: Arc<Sorter>,
+    ) -> Result<IngestTotals, PointError> {
+        let sorted = Arc::into_inner(sorter)
+            .ok_or(PointError::Cancelled)?
+            .finish();
+        let ingestion = Ingestion {
+            cluster: self.target.cluster.clone(),
+            scratch,
+            ssts: self.target.ssts.clone(),
+            sorted,
+            newest_only: self.options.newest_only,
+        };
+        ingestion.run(&self.target.progress).await
+    }
+
+    async fn sort_and_ingest(
+        &self,
+        rewrite: KeyRewrite,
+        temp_dir: &Path,
+        memory_bytes: usize,
+    ) -> Result<(), PointError> {
+        let scratch = self.scratch(temp_dir)?;
         let sorter = Arc::new(Sorter::new(scratch.clone(), memory_bytes / 2));
         let bytes = self.files.data_bytes();
         let phase = Phase::start(&self.target.progress, "Read Log", Unit::Bytes, bytes);
@@ -207,17 +361,7 @@ impl LogChanges<'_> {
         )
         .await?;
         drop(phase);
-        let sorted = Arc::into_inner(sorter)
-            .ok_or(PointError::Cancelled)?
-            .finish();
-        let ingestion = Ingestion {
-            cluster: cluster.clone(),
-            scratch,
-            ssts: self.target.ssts.clone(),
-            sorted,
-            newest_only: self.options.newest_only,
-        };
-        let ingest = ingestion.run(&self.target.progress).await?;
+        let ingest = self.ingest(scratch, sorter).await?;
         let mut seen = self.seen();
         seen.load = load;
         seen.ingest = ingest;

@@ -6,11 +6,13 @@
 //! | schemas at the point | `schema_changes` (what the log says), `schema_state` (on top of the backup) |
 //! | events of the wanted tables | `load` reads, `rewrite` moves keys, `sort` sorts, `versions` joins both column families |
 //! | into the cluster | `ingest`; or `apply`, where the stores read the log |
+//! | entries of indexes that are not in the log | `added_indexes` finds them, `rebuild` makes them from rows |
 //! | the log without a cluster | [`offline`] |
 //! | the whole | `point`; `log_changes` is the log as a layer over a restore of a full backup |
 
 mod added_indexes;
 mod apply;
+mod earlier;
 mod error;
 mod id_map;
 mod ingest;
@@ -19,6 +21,7 @@ mod log_changes;
 pub mod offline;
 mod options;
 mod point;
+mod rebuild;
 mod registration;
 mod rewrite;
 mod schema_changes;

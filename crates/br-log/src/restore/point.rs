@@ -20,12 +20,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use br_rt::{Phase, Unit};
-use br_snapshot::restore::{self, RestorePlan, RestoreSummary};
+use br_rt::{CancellationToken, Phase, Unit};
+use br_snapshot::restore::{self, RestorePlan, RestoreSummary, RestoreTarget};
 use br_types::TimeStamp;
 
 use super::{
     added_indexes::LeftOutIndex,
+    earlier::Earlier,
     error::PointError,
     id_map::IdMap,
     ingest::IngestTotals,
@@ -37,7 +38,11 @@ use super::{
     sort::{ScratchDir, Sorter},
     versions::Window,
 };
-use crate::read::{LogFiles, LogStorage};
+use crate::{
+    Operator,
+    read::{LogFiles, LogStorage},
+    storage_lock::LockRequest,
+};
 
 /// Memory for the events of schemas; more goes to disk.
 const SCHEMA_MEMORY_BYTES: usize = 64 << 20;
@@ -72,6 +77,8 @@ pub struct PointSummary {
     pub load: PointLoad,
     /// What was brought in of it.
     pub ingest: IngestTotals,
+    /// Entries of indexes that were made from rows, for the log does not have them.
+    pub rebuilt_entries: u64,
 }
 
 /// What was read of a log.
@@ -101,8 +108,10 @@ impl From<LoadTotals> for PointLoad {
 /// What the restore would refuse at its start.
 pub async fn plan(target: &PointTarget, options: &PointOptions) -> Result<PointPlan, PointError> {
     let changes = open(target, options).await?;
-    let full = full(target)?;
-    let tables = restore::plan_with(full, &options.tables, &changes).await?;
+    let tables = match &target.full {
+        Some(full) => restore::plan_with(full, &options.tables, &changes).await?,
+        None => changes.plan_on_earlier()?,
+    };
     Ok(plan_of(&changes, tables))
 }
 
@@ -115,12 +124,45 @@ pub async fn restore(
     target: &PointTarget,
     options: &PointOptions,
 ) -> Result<PointSummary, PointError> {
+    let operator = Operator::this();
+    // The end of a restore that was cancelled is told under no token.
+    let cancel = CancellationToken::new();
+    let request = LockRequest {
+        storage: &target.log,
+        rt: target.cluster.rt(),
+        cancel: &cancel,
+        operator: &operator,
+        hint: "the log is being restored by br restore point",
+    };
+    let lock = request.read_migrations().await?;
+    lock.with(Box::pin(restore_locked(target, options))).await
+}
+
+async fn restore_locked(
+    target: &PointTarget,
+    options: &PointOptions,
+) -> Result<PointSummary, PointError> {
     let changes = open(target, options).await?;
-    let full = full(target)?;
     let registration = Registration::start(&target.cluster).await?;
-    let restored = Box::pin(restore::restore_with(full, &options.tables, &changes));
+    let work = async {
+        match &target.full {
+            Some(full) => Box::pin(restore::restore_with(full, &options.tables, &changes)).await,
+            None => {
+                let plan = changes.plan_on_earlier()?;
+                // Only the cluster of it is used.
+                let on = RestoreTarget {
+                    cluster: target.cluster.clone(),
+                    storage: target.log.clone(),
+                    backend: target.log_backend.clone(),
+                    progress: target.progress.clone(),
+                };
+                let work = restore::restore_changes(&on, &options.tables, &changes, plan);
+                Box::pin(work).await
+            }
+        }
+    };
     let restored = tokio::select! {
-        restored = restored => restored,
+        restored = work => restored,
         () = registration.lost() => Err(PointError::RegistrationLost),
     };
     registration.end().await;
@@ -134,15 +176,16 @@ pub async fn restore(
     {
         tracing::warn!(%error, "ids were not saved: no restore can go on from this one");
     }
-    let (load, ingest) = {
+    let (load, ingest, rebuilt_entries) = {
         let seen = changes.seen();
-        (seen.load, seen.ingest)
+        (seen.load, seen.ingest, seen.rebuilt_entries)
     };
     Ok(PointSummary {
         plan: plan_of(&changes, tables),
         full: summary,
         load: load.into(),
         ingest,
+        rebuilt_entries,
     })
 }
 
@@ -170,13 +213,6 @@ fn left_out(changes: &LogChanges<'_>, tables: &RestorePlan) -> Vec<LeftOutIndex>
         .collect()
 }
 
-fn full(target: &PointTarget) -> Result<&restore::RestoreTarget, PointError> {
-    target.full.as_ref().ok_or_else(|| {
-        let text = "restoring a log without a full backup is not supported yet";
-        PointError::Options(text.to_owned())
-    })
-}
-
 /// Reads backup and log as far as the plan needs them, and checks that they go together.
 async fn open<'a>(
     target: &'a PointTarget,
@@ -184,14 +220,32 @@ async fn open<'a>(
 ) -> Result<LogChanges<'a>, PointError> {
     let log = LogStorage::new(target.log.clone()).with_reads(options.meta_reads);
     let bounds = log.bounds().await?;
-    let source = restore::Source::open(full(target)?.storage.clone(), &options.tables).await?;
-    let head = source.head();
-    let end = options.restored_ts.unwrap_or(bounds.max_ts);
-    bounds.check((head.cluster_id, head.backup_ts), end)?;
-    let window = Window {
-        start: head.backup_ts,
-        end,
+    let new_collations;
+    let (from_cluster, start) = match (&target.full, options.start_ts) {
+        (Some(full), None) => {
+            let source = restore::Source::open(full.storage.clone(), &options.tables).await?;
+            let head = source.head();
+            new_collations = head.new_collations_enabled;
+            (head.cluster_id, head.backup_ts)
+        }
+        (None, Some(start_ts)) => {
+            let now = target.cluster.pd().tso().await?;
+            let snapshot = target.cluster.snapshot(now);
+            new_collations = br_catalog::new_collations_enabled(&snapshot).await?;
+            (bounds.marker.cluster_id, start_ts)
+        }
+        _ => {
+            let text = "a restore begins either with a full backup or where an earlier one ended";
+            return Err(PointError::Options(text.to_owned()));
+        }
     };
+    let end = options.restored_ts.unwrap_or(bounds.max_ts);
+    bounds.check((from_cluster, start), end)?;
+    let earlier = match target.full {
+        Some(_) => None,
+        None => Some(Earlier::read(&target.cluster, &target.log, start).await?),
+    };
+    let window = Window { start, end };
     let files = log.select(window.start, window.end).await?;
     if let Some(group) = files.ingested.first() {
         let text = format!(
@@ -208,6 +262,9 @@ async fn open<'a>(
         window,
         files,
         schema,
+        earlier,
+        // Every cluster of the last years has them.
+        new_collations: new_collations.unwrap_or(true),
         seen: Mutex::new(Seen::default()),
     })
 }

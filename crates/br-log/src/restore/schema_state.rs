@@ -21,8 +21,8 @@ use super::{
 /// A table of the restored point.
 #[derive(Clone, Debug)]
 pub(crate) struct FinalTable {
-    /// Its database in the log.
-    pub(crate) db: DbId,
+    /// Whether the log says anything of it that is not in the backup.
+    pub(crate) is_changed: bool,
     /// Its DBInfo and TableInfo as a backup has them.
     pub(crate) entry: SchemaEntry,
     /// What the TableInfo says.
@@ -95,7 +95,7 @@ impl<'c> SchemaState<'c> {
         if change.is_none() && !self.changes.has_counters(info.id()) {
             self.with_tables.insert(db);
             return Ok(Some(FinalTable {
-                db,
+                is_changed: false,
                 entry,
                 info,
                 added_indexes: HashSet::new(),
@@ -168,7 +168,7 @@ impl<'c> SchemaState<'c> {
         let added_indexes = added.collect();
         self.with_tables.insert(db);
         Ok(FinalTable {
-            db,
+            is_changed: true,
             entry: SchemaEntry {
                 db_json,
                 table_json: Some(json.clone().into_bytes()),

@@ -3,8 +3,8 @@ use br_types::TimeStamp;
 
 use super::{error::RestoreError, plan::RestorePlan, source::Source};
 
-/// What comes after a backup and is restored together with it, before its tables are seen: the log
-/// of what changed since.
+/// What comes after a backup, or after an earlier restore, and is restored before tables are seen:
+/// the log of what changed since.
 pub trait Changes {
     /// What the whole restore can fail with.
     type Error: From<RestoreError>;
@@ -13,13 +13,13 @@ pub trait Changes {
     fn restored_ts(&self) -> Option<TimeStamp>;
 
     /// Hands `visit` every database and table as it is in the end, in the form in which a backup
-    /// made at that time has it.
+    /// made at that time has it. Without a backup, those that are not in the cluster in that form.
     ///
     /// # Errors
     /// Its own, or the first of `visit`.
     fn schemas(
         &self,
-        backup: &Source,
+        backup: Option<&Source>,
         visit: impl AsyncFnMut(SchemaEntry) -> Result<(), RestoreError>,
     ) -> impl Future<Output = Result<(), Self::Error>>;
 
@@ -45,10 +45,13 @@ impl Changes for NoChanges {
 
     async fn schemas(
         &self,
-        backup: &Source,
+        backup: Option<&Source>,
         visit: impl AsyncFnMut(SchemaEntry) -> Result<(), RestoreError>,
     ) -> Result<(), RestoreError> {
-        backup.schemas(visit).await
+        match backup {
+            Some(backup) => backup.schemas(visit).await,
+            None => Ok(()),
+        }
     }
 
     fn wants(&self, _: &DataFile) -> bool {

@@ -25,9 +25,7 @@ use br_cluster::{KvError, RegionFault, RegionRoute, Router};
 use br_format::backupmeta::DataFile;
 use br_proto::{
     backup::{CipherInfo, StorageBackend},
-    import_sstpb::{
-        self, DownloadRequest, DownloadRequestType, RewriteRule, SstMeta,
-    },
+    import_sstpb::{self, DownloadRequest, DownloadRequestType, RewriteRule, SstMeta},
 };
 use br_rt::{Backoff, CancellationToken, RetryPolicy, Rt};
 use br_storage::Storage;
@@ -162,14 +160,14 @@ impl Importer {
         part: &KeyRange<EncodedKey>,
         route: RegionRoute,
     ) -> Result<(), RestoreError> {
-        let range = self
-            .keys
-            .form
-            .decode_range(part)
-            .map_err(|error| KvError::InvalidResponse {
-                method: "ScanRegions",
-                what: format!("has a region whose boundary is not a key: {error}"),
-            })?;
+        let range =
+            self.keys
+                .form
+                .decode_range(part)
+                .map_err(|error| KvError::InvalidResponse {
+                    method: "ScanRegions",
+                    what: format!("has a region whose boundary is not a key: {error}"),
+                })?;
         let wanted = group.units.iter().flat_map(|unit| {
             let inside = unit.range.intersect(&range);
             unit.files

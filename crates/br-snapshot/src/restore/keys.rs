@@ -130,7 +130,9 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
         (Scope::Txn, Content::Txn) => {
             // Keys of transactions tell nothing of the version, so it is that of the stores.
             let of_stores = store_api_versions(target).await?;
-            let version = of_stores.first().map_or(ApiVersion::V1, |(_, known)| *known);
+            let version = of_stores
+                .first()
+                .map_or(ApiVersion::V1, |(_, known)| *known);
             Ok(Keys {
                 source,
                 file_keys: FileKeys::transactional(version),

@@ -136,3 +136,18 @@ pub async fn restore_with<C: Changes>(
 ) -> Result<RestoreSummary, C::Error> {
     tables::restore(target, options, changes).await
 }
+
+/// Restores what changed since an earlier restore. The plan names what goes on, what is new and what
+/// was dropped; its ids are assigned here. Nothing is read from the target's storage.
+///
+/// # Errors
+/// [`RestoreError`], or those of the changes; tables that go on may have some of the changes then,
+/// and the same restore again completes them.
+pub async fn restore_changes<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    changes: &C,
+    plan: RestorePlan,
+) -> Result<RestoreSummary, C::Error> {
+    tables::restore_changes(target, options, changes, plan).await
+}

@@ -122,7 +122,7 @@ impl RestoreOptions {
     }
 
     /// Whether a database, named as in the backup, is asked for.
-    pub(super) fn takes_db(&self, db: &str) -> bool {
+    pub fn takes_db(&self, db: &str) -> bool {
         match &self.scope {
             Scope::Full { filter, .. } => filter.matches_db(db),
             Scope::Database { db: wanted } => wanted.eq_ignore_ascii_case(db),
@@ -131,7 +131,7 @@ impl RestoreOptions {
     }
 
     /// Whether a table, named as in the backup, is asked for.
-    pub(super) fn takes_table(&self, db: &str, table: &str) -> bool {
+    pub fn takes_table(&self, db: &str, table: &str) -> bool {
         match &self.scope {
             Scope::Full { filter, .. } => filter.matches_table(db, table),
             Scope::Database { db: wanted } => wanted.eq_ignore_ascii_case(db),

@@ -199,7 +199,7 @@ pub(super) async fn select<C: Changes>(
     };
     let mut places: HashMap<DbId, usize> = HashMap::new();
     changes
-        .schemas(source, async |entry| {
+        .schemas(Some(source), async |entry| {
             let db = parse_db(&entry.db_json)?;
             let name = strip_temporary_prefix(&db.name.original).to_owned();
             let is_system = schema::is_system_db(&name.to_lowercase());

@@ -34,15 +34,16 @@ const BYTES_PER_TXN_MAX: usize = 16 << 20;
 /// One of them was created by somebody else in the meantime, or a schema makes no sense.
 pub(super) async fn create<C: Changes>(
     target: &RestoreTarget,
-    source: &Source,
+    source: Option<&Source>,
     changes: &C,
     options: &RestoreOptions,
     plan: &RestorePlan,
 ) -> Result<(), C::Error> {
     // A policy's stores are another cluster's; a reference without its policy would break the table.
-    if options.keep_placement && !source.meta.head.policies.is_empty() {
+    let policies = source.map_or(0, |source| source.meta.head.policies.len());
+    if options.keep_placement && policies > 0 {
         tracing::warn!(
-            policies = source.meta.head.policies.len(),
+            policies,
             "placement policies are not restored: tables are placed as the cluster's default says"
         );
     }

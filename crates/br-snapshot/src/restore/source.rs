@@ -20,10 +20,7 @@ impl Source {
     ///
     /// # Errors
     /// There is none, or it is damaged or made by a newer tool.
-    pub async fn open(
-        storage: Storage,
-        options: &RestoreOptions,
-    ) -> Result<Source, RestoreError> {
+    pub async fn open(storage: Storage, options: &RestoreOptions) -> Result<Source, RestoreError> {
         let stored = match storage.read(names::BACKUPMETA).await {
             Ok(stored) => stored,
             Err(error) if error.is_not_found() => {

@@ -14,7 +14,7 @@
 //! # After a crash
 //! No table is visible; data stays under ids that no table has, the pauses end by themselves.
 
-use br_cluster::{GcKeeper, GcProtection, GcScope};
+use br_cluster::{Cluster, GcKeeper, GcProtection, GcScope};
 use br_format::backupmeta::DataFile;
 use br_rt::{Phase, Unit};
 use br_tidb::table_key;
@@ -55,7 +55,10 @@ pub(super) async fn plan<C: Changes>(
 ) -> Result<(RestorePlan, Source), C::Error> {
     let source = Source::open(target.storage.clone(), options).await?;
     let mut plan = plan::select(&source, changes, options).await?;
-    check(target, options, &source, &mut plan, |file| changes.wants(file)).await?;
+    check(target, options, &source, &mut plan, |file| {
+        changes.wants(file)
+    })
+    .await?;
     Ok((plan, source))
 }
 
@@ -69,6 +72,24 @@ async fn check(
 ) -> Result<(), RestoreError> {
     plan::add_up_files(source, wants, plan).await?;
     let cluster = &target.cluster;
+    check_cluster(cluster, options).await?;
+    let snapshot = cluster.snapshot(cluster.pd().tso().await?);
+    let is_incremental = !plan.last_backup_ts.is_zero();
+    if restores_all(options) && !is_incremental {
+        checks::is_fresh(&snapshot).await?;
+    }
+    checks::collation_fits(&snapshot, source.meta.head.new_collations_enabled).await?;
+    match is_incremental {
+        true => incremental::match_base(source, &snapshot, plan).await?,
+        false => checks::find_existing(&snapshot, plan).await?,
+    }
+    checks::has_space(target, plan.files.stored_bytes).await?;
+    plan.assign_ids(br_catalog::last_id(&snapshot).await?);
+    Ok(())
+}
+
+/// What every restore of tables needs of the cluster.
+async fn check_cluster(cluster: &Cluster, options: &RestoreOptions) -> Result<(), RestoreError> {
     if options.check_requirements {
         for store in cluster.pd().live_stores().await? {
             crate::versions::check_store(StoreId(store.id), &store.version).map_err(|error| {
@@ -85,18 +106,6 @@ async fn check(
             task: String::from_utf8_lossy(name).into_owned(),
         });
     }
-    let snapshot = cluster.snapshot(cluster.pd().tso().await?);
-    let is_incremental = !plan.last_backup_ts.is_zero();
-    if restores_all(options) && !is_incremental {
-        checks::is_fresh(&snapshot).await?;
-    }
-    checks::collation_fits(&snapshot, source.meta.head.new_collations_enabled).await?;
-    match is_incremental {
-        true => incremental::match_base(source, &snapshot, plan).await?,
-        false => checks::find_existing(&snapshot, plan).await?,
-    }
-    checks::has_space(target, plan.files.stored_bytes).await?;
-    plan.assign_ids(br_catalog::last_id(&snapshot).await?);
     Ok(())
 }
 
@@ -110,7 +119,31 @@ pub(super) async fn restore<C: Changes>(
     options: &RestoreOptions,
     changes: &C,
 ) -> Result<RestoreSummary, C::Error> {
-    let (mut plan, source) = plan(target, options, changes).await?;
+    let (plan, source) = plan(target, options, changes).await?;
+    carry_out(target, options, Some(&source), changes, plan).await
+}
+
+/// Restores what changed since an earlier restore, as a plan says whose ids are not assigned yet.
+///
+/// # Errors
+/// As [`restore`]; tables that go on may have some of the changes.
+pub(super) async fn restore_changes<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    changes: &C,
+    plan: RestorePlan,
+) -> Result<RestoreSummary, C::Error> {
+    check_cluster(&target.cluster, options).await?;
+    carry_out(target, options, None, changes, plan).await
+}
+
+async fn carry_out<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: Option<&Source>,
+    changes: &C,
+    mut plan: RestorePlan,
+) -> Result<RestoreSummary, C::Error> {
     let cluster = &target.cluster;
     let now = cluster.pd().tso().await.map_err(RestoreError::from)?;
     let id = format!("br-restore-{}", cluster.rt().uuid());
@@ -122,7 +155,7 @@ pub(super) async fn restore<C: Changes>(
     };
     let keeper = GcKeeper::start(cluster.pd(), protection).await;
     let keeper = keeper.map_err(RestoreError::from)?;
-    let outcome = reserve_and_restore(target, options, &source, changes, &mut plan).await;
+    let outcome = reserve_and_restore(target, options, source, changes, &mut plan).await;
     if let Err(error) = keeper.close().await {
         tracing::warn!(%error, "the barrier of garbage collection ends by itself");
     }
@@ -132,7 +165,7 @@ pub(super) async fn restore<C: Changes>(
 async fn reserve_and_restore<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
-    source: &Source,
+    source: Option<&Source>,
     changes: &C,
     plan: &mut RestorePlan,
 ) -> Result<RestoreSummary, C::Error> {
@@ -180,7 +213,7 @@ async fn reserve_ids(target: &RestoreTarget, plan: &mut RestorePlan) -> Result<(
 async fn bring_in<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
-    source: &Source,
+    source: Option<&Source>,
     changes: &C,
     plan: &RestorePlan,
     summary: &mut RestoreSummary,
@@ -199,8 +232,10 @@ async fn bring_in<C: Changes>(
     )
     .await?;
     let work = async {
-        let wants = |file: &DataFile| changes.wants(file);
-        bring_in_files(target, options, source, wants, plan, summary).await?;
+        if let Some(source) = source {
+            let wants = |file: &DataFile| changes.wants(file);
+            bring_in_files(target, options, source, wants, plan, summary).await?;
+        }
         // An incremental backup has sums of what changed only.
         if options.checksum && plan.last_backup_ts.is_zero() {
             compare_checksums(target, options, plan, summary).await?;

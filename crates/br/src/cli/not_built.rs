@@ -47,6 +47,26 @@ struct Flag {
 
 const ALL: &[&str] = &[""];
 const BOTH: &[&str] = &["backup", "restore"];
+const MASTER_KEY: &[&str] = &["backup", "restore", "log start"];
+/// All but `restore point`, which reads a log.
+const NO_LOG: &[&str] = &[
+    "backup",
+    "restore full",
+    "restore db",
+    "restore table",
+    "restore raw",
+    "restore txn",
+];
+/// The same and those on logs, which read metadata in their own way.
+const NO_POINT: &[&str] = &[
+    "backup",
+    "restore full",
+    "restore db",
+    "restore table",
+    "restore raw",
+    "restore txn",
+    "log",
+];
 const RESTORE: &[&str] = &["restore"];
 const BACKUP_FULL: &[&str] = &["backup full"];
 const RESTORE_FULL: &[&str] = &["restore full"];
@@ -72,14 +92,19 @@ const FLAGS: &[Flag] = &[
     flag("slow-log-file", Value::Text, "", ALL),
     flag("grpc-keepalive-time", Value::Duration, "10s", ALL),
     flag("grpc-keepalive-timeout", Value::Duration, "3s", ALL),
-    flag("metadata-download-batch-size", Value::Text, "128", ALL),
+    flag("metadata-download-batch-size", Value::Text, "128", NO_POINT),
     flag("no-credentials", Value::Switch, "false", ALL),
     flag("skip-check-path", Value::Switch, "false", ALL),
-    flag("log.crypter.method", Value::Text, "plaintext", BOTH),
-    flag("log.crypter.key", Value::Text, "", BOTH),
-    flag("log.crypter.key-file", Value::Text, "", BOTH),
-    flag("master-key", Value::Text, "", BOTH),
-    flag("master-key-crypter-method", Value::Text, "plaintext", BOTH),
+    flag("log.crypter.method", Value::Text, "plaintext", NO_LOG),
+    flag("log.crypter.key", Value::Text, "", NO_LOG),
+    flag("log.crypter.key-file", Value::Text, "", NO_LOG),
+    flag("master-key", Value::Text, "", MASTER_KEY),
+    flag(
+        "master-key-crypter-method",
+        Value::Text,
+        "plaintext",
+        MASTER_KEY,
+    ),
     flag("keyspace-name", Value::Text, "", BOTH),
     // It has had no effect in the official tool for long: any value is taken.
     flag("remove-tiflash", Value::Inert, "true", BOTH),

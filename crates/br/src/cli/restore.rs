@@ -9,7 +9,7 @@ use super::{
     common_flags::CommonFlags,
     global_flags::GlobalFlags,
     keys::RawFlags,
-    not_built::NotBuiltCommand,
+    point::PointFlags,
     session::Session,
     storage_flags::CloudFlags,
     tables::{DbFlags, FilterFlags, TableFlags},
@@ -22,7 +22,7 @@ use crate::{
 
 /// What `restore full` takes if no filter is given: all but TiDB's own databases, and of `mysql`
 /// the accounts.
-const FILTER_DEFAULT: [&str; 17] = [
+pub(super) const FILTER_DEFAULT: [&str; 17] = [
     "*.*",
     "!__TiDB_BR_Temporary_*.*",
     "!mysql.*",
@@ -68,9 +68,8 @@ pub(super) enum What {
     Raw(RawFlags),
     /// Transactional keys, without schemas.
     Txn(RawFlags),
-    /// A point in time, from the log of changes.
-    #[command(hide = true)]
-    Point(NotBuiltCommand),
+    /// A point in time: a full backup, and the log of changes after it.
+    Point(PointFlags),
 }
 
 #[derive(Args)]
@@ -104,6 +103,11 @@ struct RestoreFlags {
 impl RestoreCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let options = self.options(global)?;
+        if let What::Point(point) = &self.what {
+            let (cloud, common) = (&self.cloud, &self.common);
+            let point = point.run(global, session, cloud, common, options, self.flags.dry_run);
+            return Box::pin(point).await;
+        }
         let backend = global.storage.backend(&self.cloud)?;
         let storage = Storage::open(&session.rt, &backend).await?;
         let target = RestoreTarget {
@@ -180,7 +184,7 @@ impl What {
                 }
                 Scope::Txn
             }
-            What::Point(_) => return Err(super::not_built::refusal("restore point")),
+            What::Point(flags) => flags.scope()?,
         })
     }
 }

@@ -1,0 +1,286 @@
+use std::{path::PathBuf, sync::Arc};
+
+use br_engine::{RocksSstFiles, SstCompression, SstOptions};
+use br_format::crypter::{Crypter, Method as CipherMethod};
+use br_log::restore::{
+    self, LeftOutIndex, Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT,
+};
+use br_snapshot::restore::{RestoreOptions, RestoreTarget, Scope};
+use br_storage::{SendCredentials, Storage};
+use br_types::TimeStamp;
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::{
+    common_flags::CommonFlags, global_flags::GlobalFlags, restore::FILTER_DEFAULT,
+    session::Session, storage_flags::CloudFlags, tables::FilterFlags,
+};
+use crate::{
+    edge::{CommandError, Outcome},
+    summary,
+    value::{Switch, parse_timestamp},
+};
+
+/// How ingested files are compressed: compaction rewrites them soon.
+const SST: SstOptions = SstOptions {
+    compression: SstCompression::Lz4,
+    level: 0,
+};
+/// The object below `--pitr-add-index-sql-storage`.
+const ADD_INDEX_SQL: &str = "add-index.sql";
+/// Bytes of a MiB, the unit of `--pitr-sort-memory`.
+const MIB: usize = 1 << 20;
+
+/// `br restore point`.
+#[derive(Args)]
+pub(super) struct PointFlags {
+    #[command(flatten)]
+    filter: FilterFlags,
+    /// URL of the full backup to begin with.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "URL"
+    )]
+    full_backup_storage: String,
+    /// Where the restore ended that this one goes on from, instead of a full backup.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TS")]
+    start_ts: String,
+    /// The point: a TSO, or a time such as '2026-11-21 10:17:45 +08:00'; without it, the end of
+    /// the log.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TS")]
+    restored_ts: String,
+    /// URL of a storage for the statements that add indexes which are not in the log.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "URL"
+    )]
+    pitr_add_index_sql_storage: String,
+    /// Of what the log has of a key, only the newest version.
+    #[arg(long, default_value = "false")]
+    retain_latest_mvcc_version: Switch,
+    /// Folder for what does not fit into memory while the log is sorted.
+    #[arg(long, value_name = "DIR")]
+    pitr_temp_dir: Option<PathBuf>,
+    /// MiB of memory for sorting the log.
+    #[arg(long, value_name = "N", default_value_t = SORT_MEMORY_BYTES_DEFAULT / MIB)]
+    pitr_sort_memory: usize,
+    /// Let the stores write the log key by key: slower, but takes no room here.
+    #[arg(long, default_value = "false")]
+    pitr_apply: Switch,
+    /// With --pitr-apply: files of one request.
+    #[arg(long, default_value = "8", value_name = "N")]
+    pitr_batch_count: u32,
+    /// With --pitr-apply: bytes of the files of one request.
+    #[arg(long, default_value = "16777216", value_name = "BYTES")]
+    pitr_batch_size: u32,
+    /// With --pitr-apply: requests at once.
+    #[arg(long, default_value = "16", value_name = "N")]
+    pitr_concurrency: u32,
+    /// Objects of the log's metadata that are read at once.
+    #[arg(long, default_value = "128", hide = true, value_name = "N")]
+    metadata_download_batch_size: usize,
+    /// How the log is encrypted: plaintext, aes128-ctr, aes192-ctr or aes256-ctr.
+    #[arg(
+        long = "log.crypter.method",
+        default_value = "plaintext",
+        value_name = "METHOD"
+    )]
+    log_crypter_method: String,
+    /// The key of the log, hexadecimal.
+    #[arg(
+        long = "log.crypter.key",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HEX"
+    )]
+    log_crypter_key: String,
+    /// A file with the key of the log, hexadecimal.
+    #[arg(
+        long = "log.crypter.key-file",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "FILE"
+    )]
+    log_crypter_key_file: String,
+}
+
+impl PointFlags {
+    /// Which tables.
+    pub(super) fn scope(&self) -> Outcome<Scope> {
+        Ok(Scope::Full {
+            filter: self.filter.filter(&FILTER_DEFAULT)?,
+            is_explicit: self.filter.is_given(),
+        })
+    }
+
+    /// Restores, or shows what would be done.
+    pub(super) async fn run(
+        &self,
+        global: &GlobalFlags,
+        session: &Session,
+        cloud: &CloudFlags,
+        common: &CommonFlags,
+        tables: RestoreOptions,
+        is_dry_run: bool,
+    ) -> Outcome {
+        const TITLE: &str = "restore log";
+        let options = self.options(global, tables)?;
+        let log_backend = global.storage.backend(cloud)?;
+        let log = Storage::open(&session.rt, &log_backend).await?;
+        let full = match self.full_backup_storage.as_str() {
+            "" => None,
+            url => Some(global.storage.backend_at(url, cloud)?),
+        };
+        let cluster = global.cluster.connect(session).await?;
+        let progress = Arc::clone(session.display.progress());
+        let full = match full {
+            None => None,
+            Some(backend) => Some(RestoreTarget {
+                cluster: cluster.clone(),
+                storage: Storage::open(&session.rt, &backend).await?,
+                backend,
+                progress: progress.clone(),
+            }),
+        };
+        let target = PointTarget {
+            cluster,
+            full,
+            log,
+            log_backend,
+            ssts: Arc::new(RocksSstFiles::new(SST)),
+            progress,
+        };
+        if is_dry_run {
+            let plan = Box::pin(restore::plan(&target, &options)).await?;
+            summary::point_plan(&plan, common.json);
+            return Ok(());
+        }
+        let started = session.rt.now();
+        let done = Box::pin(restore::restore(&target, &options)).await;
+        let done = done.inspect_err(|error| summary::log_failure(TITLE, error))?;
+        let took = session.rt.now().since(started);
+        self.tell_left_out(global, session, cloud, &done.plan.left_out)
+            .await?;
+        summary::point(&session.rt, TITLE, &done, took, common.json);
+        Ok(())
+    }
+
+    /// Tells which indexes have to be added again, and keeps the statements where the user wants
+    /// them.
+    async fn tell_left_out(
+        &self,
+        global: &GlobalFlags,
+        session: &Session,
+        cloud: &CloudFlags,
+        left_out: &[LeftOutIndex],
+    ) -> Outcome {
+        for index in left_out {
+            let (table, name, sql) = (&index.table, &index.index, &index.sql);
+            tracing::warn!(
+                "index {name} of {table} is not in the log and was left out; run: {sql}"
+            );
+        }
+        if self.pitr_add_index_sql_storage.is_empty() {
+            return Ok(());
+        }
+        let url = &self.pitr_add_index_sql_storage;
+        let backend = global.storage.backend_at(url, cloud)?;
+        let storage = Storage::create_base(&session.rt, &backend).await?;
+        let lines: String = left_out
+            .iter()
+            .map(|index| format!("{}\n", index.sql))
+            .collect();
+        Ok(storage.write(ADD_INDEX_SQL, lines.into_bytes()).await?)
+    }
+
+    fn options(&self, global: &GlobalFlags, tables: RestoreOptions) -> Outcome<PointOptions> {
+        let start_ts = timestamp("--start-ts", &self.start_ts)?;
+        match (self.full_backup_storage.as_str(), start_ts) {
+            ("", None) => {
+                return Err(CommandError::invalid(
+                    "neither --full-backup-storage nor --start-ts is given",
+                    "pass the full backup to begin with, or the point that the last restore ended at",
+                ));
+            }
+            ("", Some(_)) | (_, None) => {}
+            (_, Some(_)) => {
+                return Err(CommandError::invalid(
+                    "--full-backup-storage and --start-ts are both given",
+                    "pass one of them: a full backup says itself where it ends",
+                ));
+            }
+        }
+        let method = match self.pitr_apply.0 {
+            false => Method::Sort {
+                temp_dir: self
+                    .pitr_temp_dir
+                    .clone()
+                    .unwrap_or_else(std::env::temp_dir),
+                memory_bytes: self.pitr_sort_memory.max(1).saturating_mul(MIB),
+            },
+            true => Method::Apply {
+                batch_files: self.pitr_batch_count.max(1) as usize,
+                batch_bytes: u64::from(self.pitr_batch_size),
+                concurrency: self.pitr_concurrency.max(1) as usize,
+                send_credentials: match global.storage.send_credentials_to_tikv.0 {
+                    true => SendCredentials::Yes,
+                    false => SendCredentials::No,
+                },
+            },
+        };
+        Ok(PointOptions {
+            start_ts,
+            restored_ts: timestamp("--restored-ts", &self.restored_ts)?,
+            log_crypter: self.log_crypter()?,
+            newest_only: self.retain_latest_mvcc_version.0,
+            meta_reads: self.metadata_download_batch_size.max(1),
+            method,
+            ..PointOptions::new(tables)
+        })
+    }
+
+    fn log_crypter(&self) -> Outcome<Crypter> {
+        let method: CipherMethod = self.log_crypter_method.to_ascii_lowercase().parse()?;
+        if method == CipherMethod::Plaintext {
+            return Ok(Crypter::plaintext());
+        }
+        match (
+            self.log_crypter_key.as_str(),
+            self.log_crypter_key_file.as_str(),
+        ) {
+            ("", "") => Err(CommandError::invalid(
+                format!("the method {method} of the log needs a key"),
+                "pass --log.crypter.key or --log.crypter.key-file",
+            )),
+            (key, "") => Ok(Crypter::from_hex(method, key)?),
+            ("", file) => {
+                let text = std::fs::read(file).map_err(|error| {
+                    CommandError::system(format_args!("cannot read the key file {file}"), &error)
+                })?;
+                Ok(Crypter::from_key_file(method, &text)?)
+            }
+            _ => Err(CommandError::invalid(
+                "--log.crypter.key and --log.crypter.key-file are both given",
+                "pass one of them",
+            )),
+        }
+    }
+}
+
+fn timestamp(flag: &str, text: &str) -> Outcome<Option<TimeStamp>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = parse_timestamp(text, &TimeZone::system());
+    let parsed = parsed.map_err(|reason| {
+        CommandError::invalid(
+            format!("{flag} {text:?} is wrong: {reason}"),
+            "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
+        )
+    })?;
+    Ok(Some(parsed))
+}

@@ -55,7 +55,7 @@ mod upload;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use br_format::log::task::TaskName;
@@ -72,7 +72,12 @@ pub use error::BoardError;
 pub(crate) use observers::{Observers, WriteObserver};
 pub(crate) use service::LogBackupService;
 
-use self::{metrics::Metrics, published::Published, task::Store, tasks::TaskTracker};
+use self::{
+    metrics::Metrics,
+    published::Published,
+    task::{CurrentTask, Store},
+    tasks::TaskTracker,
+};
 
 /// What log backup on a store works with.
 pub struct LogBackupParts {
@@ -132,8 +137,7 @@ impl LogBackup {
     /// Brings everything written before the call to the storage, and publishes the progress.
     /// `None`: no task is at work here.
     pub async fn flush_now(&self) -> Option<(TaskName, Result<(), String>)> {
-        let at_work = self.at_work();
-        let (name, flushes) = at_work?;
+        let CurrentTask { name, flushes, .. } = self.0.current().clone()?;
         let (waiter, done) = oneshot::channel();
         let ended = || "the task has ended on this store".to_owned();
         if flushes.send(waiter).await.is_err() {
@@ -141,11 +145,6 @@ impl LogBackup {
         }
         let result = done.await.unwrap_or_else(|_| Err(ended()));
         Some((name, result))
-    }
-
-    fn at_work(&self) -> Option<(TaskName, tokio::sync::mpsc::Sender<flush::FlushWaiter>)> {
-        let at_work = self.0.at_work.lock();
-        at_work.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn published(&self) -> &Published {

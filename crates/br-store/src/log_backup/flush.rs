@@ -39,7 +39,7 @@ use super::{
     metrics::Metrics,
     pace::{Pace, RETRY_INTERVAL, Step},
     payload::MemoryUse,
-    published::Published,
+    published::{Published, RunId},
     queue::EventQueue,
     upload::{Destination, Upload},
 };
@@ -75,6 +75,7 @@ pub(crate) struct Flusher {
     pub(crate) filling: Arc<Filling>,
     pub(crate) memory: Arc<MemoryUse>,
     pub(crate) published: Arc<Published>,
+    pub(crate) run: RunId,
     pub(crate) config: Arc<LiveConfig>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) global: Arc<GlobalCheckpoint>,
@@ -121,7 +122,7 @@ pub(crate) fn guard_id(task: &TaskName, store: StoreId) -> String {
 
 impl Flusher {
     /// Works until something fatal happens.
-    pub(crate) async fn run(mut self) -> Fault {
+    pub(crate) async fn work(mut self) -> Fault {
         loop {
             let mut waiters = Vec::new();
             tokio::select! {
@@ -235,7 +236,7 @@ impl Flusher {
 
     fn publish_without_objects(&mut self, sealed: Sealed) {
         if sealed.store_resolved_ts.is_some() {
-            self.published.publish(sealed.progress);
+            self.published.publish(self.run, sealed.progress);
         }
         self.state.pace.advanced(self.rt.now());
     }
@@ -315,7 +316,7 @@ impl Flusher {
             return Ok(());
         };
         let bytes = self.metrics.uploaded_bytes.get();
-        let result = self.run_upload(&mut pending).await;
+        let result = self.try_upload(&mut pending).await;
         let bytes = self.metrics.uploaded_bytes.get() - bytes;
         let config = self.config.pace();
         self.state.pace.flushed(self.rt.now(), bytes, config);
@@ -334,12 +335,12 @@ impl Flusher {
             .max(pending.max_ts().unwrap_or_default());
         tracing::debug!(task = %self.task, flush_ts = %used, bytes, "flushed");
         if let Some(progress) = pending.into_progress() {
-            self.published.publish(progress);
+            self.published.publish(self.run, progress);
         }
         Ok(())
     }
 
-    async fn run_upload(&mut self, upload: &mut Upload) -> Result<(), FlushError> {
+    async fn try_upload(&mut self, upload: &mut Upload) -> Result<(), FlushError> {
         if upload.flush_ts().is_zero() {
             let flush_ts = self.next_flush_ts(upload.now()).await?;
             upload.set_flush_ts(flush_ts);

@@ -27,6 +27,10 @@ const MESSAGES_BEHIND_MAX: usize = 1024;
 /// two. The oldest gives way.
 const SUBSCRIBERS_MAX: usize = 64;
 
+/// One run of a task on a store, from when it begins there until it is paused, stopped or fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RunId(u64);
+
 type Message = Result<SubscribeFlushEventResponse, tonic::Status>;
 
 /// Checkpoints of one store's regions.
@@ -37,14 +41,28 @@ pub(crate) struct Published {
 
 #[derive(Default)]
 struct Inner {
+    /// The run of a task that the regions are of.
+    run: RunId,
     regions: HashMap<u64, RegionProgress>,
     subscribers: Vec<mpsc::Sender<Message>>,
 }
 
 impl Published {
-    /// Replaces what was published by the progress of a flush.
-    pub(crate) fn publish(&self, progress: Vec<RegionProgress>) {
+    /// A run begins: nothing is known of its regions yet.
+    pub(crate) fn begin(&self) -> RunId {
         let mut inner = self.lock();
+        inner.run = RunId(inner.run.0 + 1);
+        inner.regions.clear();
+        inner.run
+    }
+
+    /// Replaces what was published by the progress of a flush. What a run says that is over counts
+    /// no more: it was of another task, maybe.
+    pub(crate) fn publish(&self, run: RunId, progress: Vec<RegionProgress>) {
+        let mut inner = self.lock();
+        if inner.run != run {
+            return;
+        }
         let before = std::mem::take(&mut inner.regions);
         for mut region in progress {
             if let Some(old) = before.get(&region.region.id)
@@ -67,9 +85,12 @@ impl Published {
         }
     }
 
-    /// Forgets everything: there is no task any more.
-    pub(crate) fn clear(&self) {
-        self.lock().regions.clear();
+    /// The run is over: nothing is known any more.
+    pub(crate) fn end(&self, run: RunId) {
+        let mut inner = self.lock();
+        if inner.run == run {
+            inner.regions.clear();
+        }
     }
 
     /// What is published, and then what comes with each flush.
@@ -207,31 +228,45 @@ mod tests {
     #[test]
     fn answers_tell_who_and_which_epoch() {
         let published = Published::default();
+        let run = published.begin();
         let unknown = published.answer(identity(1, 1)).err.unwrap();
         assert_eq!(unknown.not_leader.unwrap().region_id, 1);
-        published.publish(vec![progress(1, 2, ("a", "c"), 10)]);
+        published.publish(run, vec![progress(1, 2, ("a", "c"), 10)]);
         let other = published.answer(identity(1, 1));
         assert!(other.err.unwrap().epoch_not_match.is_some());
         assert_eq!(other.region, Some(identity(1, 2)));
         let right = published.answer(identity(1, 2));
         assert_eq!((right.err, right.checkpoint), (None, 10));
         // Never back within an epoch; another epoch begins anew; who is not confirmed goes.
-        published.publish(vec![progress(1, 2, ("a", "c"), 7)]);
+        published.publish(run, vec![progress(1, 2, ("a", "c"), 7)]);
         assert_eq!(published.answer(identity(1, 2)).checkpoint, 10);
-        published.publish(vec![progress(1, 3, ("a", "b"), 7)]);
+        published.publish(run, vec![progress(1, 3, ("a", "b"), 7)]);
         assert_eq!(published.answer(identity(1, 3)).checkpoint, 7);
-        published.publish(Vec::new());
+        published.publish(run, Vec::new());
+        assert!(published.answer(identity(1, 3)).err.is_some());
+        // A run that is over has no say, and takes nothing away.
+        let next = published.begin();
+        published.publish(run, vec![progress(1, 3, ("a", "b"), 99)]);
+        assert!(published.answer(identity(1, 3)).err.is_some());
+        published.publish(next, vec![progress(1, 3, ("a", "b"), 8)]);
+        published.end(run);
+        assert_eq!(published.answer(identity(1, 3)).checkpoint, 8);
+        published.end(next);
         assert!(published.answer(identity(1, 3)).err.is_some());
     }
 
     #[test]
     fn subscribers_get_all_at_first_and_then_each_flush() {
         let published = Published::default();
-        published.publish(vec![
-            progress(2, 1, ("b", "c"), 5),
-            progress(1, 1, ("a", "b"), 5),
-            progress(3, 1, ("c", ""), 6),
-        ]);
+        let run = published.begin();
+        published.publish(
+            run,
+            vec![
+                progress(2, 1, ("b", "c"), 5),
+                progress(1, 1, ("a", "b"), 5),
+                progress(3, 1, ("c", ""), 6),
+            ],
+        );
         let mut receiver = published.subscribe();
         let spans = |message: Message| -> Vec<(Vec<u8>, Vec<u8>, u64)> {
             let events = message.unwrap().events.into_iter();
@@ -242,7 +277,7 @@ mod tests {
         let first = spans(receiver.try_recv().unwrap());
         let span = |start: &str, end: &str, ts| (Vec::from(start), Vec::from(end), ts);
         assert_eq!(first, [span("a", "c", 5), span("c", "", 6)]);
-        published.publish(vec![progress(3, 1, ("c", ""), 9)]);
+        published.publish(run, vec![progress(3, 1, ("c", ""), 9)]);
         assert_eq!(spans(receiver.try_recv().unwrap()), [span("c", "", 9)]);
     }
 }

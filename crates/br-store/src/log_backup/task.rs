@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ use super::{
     observers::WriteObserver,
     pace::objects_per_hour_max,
     payload::{MemoryUse, Payload},
-    published::Published,
+    published::{Published, RunId},
     queue::{EVENT_BYTES_MAX, EventQueue},
     regions::{RegionManager, State},
     upload::Destination,
@@ -54,8 +54,15 @@ pub(crate) struct Store {
     pub(crate) faults: Faults,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) published: Arc<Published>,
-    /// Of the task at work: its name, and who flushes on demand.
-    pub(crate) at_work: Mutex<Option<(TaskName, mpsc::Sender<FlushWaiter>)>>,
+    pub(crate) at_work: Mutex<Option<CurrentTask>>,
+}
+
+/// The task at work on a store.
+#[derive(Clone)]
+pub(crate) struct CurrentTask {
+    run: RunId,
+    pub(crate) name: TaskName,
+    pub(crate) flushes: mpsc::Sender<FlushWaiter>,
 }
 
 /// The name under which a store guards the data of a task that an error has paused.
@@ -172,7 +179,7 @@ impl Preparation {
         };
         let observer = Arc::new(StoreObserver::new(queue.clone(), store.metrics.clone()));
         let (flush_sender, requests) = mpsc::channel(FLUSH_WAITERS_MAX);
-        let _at_work = AtWork::begin(&store, &name, observer.clone(), flush_sender);
+        let at_work = AtWork::begin(&store, &name, observer.clone(), flush_sender);
         let manager = RegionManager {
             rt: rt.clone(),
             store: store.id,
@@ -199,6 +206,7 @@ impl Preparation {
             filling,
             memory,
             published: store.published.clone(),
+            run: at_work.run,
             config: config.clone(),
             metrics: store.metrics.clone(),
             global,
@@ -214,7 +222,7 @@ impl Preparation {
         let parts: [Task<Fault>; 3] = [
             rt.spawn(collector.run()),
             rt.spawn(manager.run()),
-            rt.spawn(flusher.run()),
+            rt.spawn(flusher.work()),
         ];
         let [collector, manager, flusher] = parts;
         tokio::select! {
@@ -266,10 +274,12 @@ fn joined(ranges: Vec<KeyRange<EncodedKey>>) -> Vec<KeyRange<EncodedKey>> {
     joined
 }
 
-/// While it lives, writes are observed and flushes can be asked for.
+/// While it lives, writes are observed and flushes can be asked for. The next task may have begun
+/// when it goes: only what is its own is taken back.
 struct AtWork {
     store: Arc<Store>,
     observer: Arc<dyn WriteObserver>,
+    run: RunId,
 }
 
 impl AtWork {
@@ -280,11 +290,16 @@ impl AtWork {
         flushes: mpsc::Sender<FlushWaiter>,
     ) -> AtWork {
         store.mvcc.observe(observer.clone());
-        let mut at_work = store.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        *at_work = Some((name.clone(), flushes));
+        let run = store.published.begin();
+        *store.current() = Some(CurrentTask {
+            run,
+            name: name.clone(),
+            flushes,
+        });
         AtWork {
             store: store.clone(),
             observer,
+            run,
         }
     }
 }
@@ -292,13 +307,18 @@ impl AtWork {
 impl Drop for AtWork {
     fn drop(&mut self) {
         self.store.mvcc.stop_observing(&self.observer);
-        self.store.published.clear();
-        let mut at_work = self
-            .store
-            .at_work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *at_work = None;
+        self.store.published.end(self.run);
+        let mut current = self.store.current();
+        if current.as_ref().is_some_and(|task| task.run == self.run) {
+            *current = None;
+        }
+    }
+}
+
+impl Store {
+    /// The task at work.
+    pub(crate) fn current(&self) -> MutexGuard<'_, Option<CurrentTask>> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -196,7 +196,10 @@ impl TaskTracker {
     async fn try_report(&self, faulty: &Faulty) -> Result<(), BoardError> {
         let store = &self.store;
         let tasks = self.board.tasks().await?;
-        let is_there = tasks.infos.iter().any(|(name, _)| *name == faulty.name);
+        let is_there = tasks
+            .infos
+            .iter()
+            .any(|(name, info)| *name == faulty.name && *info == faulty.info);
         if !is_there {
             return Ok(());
         }

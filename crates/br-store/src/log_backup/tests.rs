@@ -3,4 +3,5 @@
 mod faults;
 mod holes;
 mod model;
+mod threads;
 mod world;

@@ -34,8 +34,8 @@ async fn doze(rt: &Rt, millis_max: u64) {
         .await;
 }
 
-/// One transaction of one to four keys.
-async fn transaction(world: &World) {
+/// One transaction of one to five keys, with pauses of some ten times `pause_millis` now and then.
+pub(super) async fn transaction(world: &World, pause_millis: u64) {
     let rt = &world.rt;
     let all = keys();
     let mut chosen: Vec<RawKey> = (0..=rt.random_below(4)).map(|_| pick(rt, &all)).collect();
@@ -48,7 +48,7 @@ async fn transaction(world: &World) {
         _ => Some(rt.random_u64().to_be_bytes().to_vec()),
     };
     let start_ts = world.topology.tso();
-    doze(rt, 50).await;
+    doze(rt, pause_millis).await;
     let Some(answer) = world
         .prewrite(start_ts, &chosen, value.as_deref(), mode)
         .await
@@ -59,7 +59,8 @@ async fn transaction(world: &World) {
         return;
     }
     // Some locks stay for long.
-    doze(rt, if rt.random_below(8) == 0 { 6000 } else { 80 }).await;
+    let is_slow = rt.random_below(8) == 0;
+    doze(rt, pause_millis * if is_slow { 120 } else { 2 }).await;
     if rt.random_below(6) == 0 && mode == Mode::TwoPhase {
         return roll_back(world, start_ts, &chosen).await;
     }
@@ -70,7 +71,7 @@ async fn transaction(world: &World) {
     let (primary, rest) = chosen.split_at(1);
     world.commit(start_ts, commit_ts, primary).await;
     if !rest.is_empty() {
-        doze(rt, 300).await;
+        doze(rt, pause_millis * 6).await;
         world.commit(start_ts, commit_ts, rest).await;
     }
 }
@@ -84,12 +85,12 @@ async fn roll_back(world: &World, start_ts: TimeStamp, keys: &[RawKey]) {
     world.mvcc.batch_rollback(request).await;
 }
 
-/// Something that happens to a cluster.
-async fn trouble(world: &World) {
+/// Splits a region, merges two, or moves a leader.
+pub(super) fn trouble_with_regions(world: &World) {
     let rt = &world.rt;
     let regions = world.topology.regions_in(&Default::default(), usize::MAX);
     let region = pick(rt, &regions);
-    match rt.random_below(10) {
+    match rt.random_below(7) {
         0..=2 => {
             let cut = br_codec::key::encode(pick(rt, &keys()).as_bytes());
             let found = world.topology.region_of(&cut).unwrap();
@@ -99,12 +100,20 @@ async fn trouble(world: &World) {
             }
         }
         3 | 4 => world.topology.merge_with_next(region.id()),
-        5 | 6 => {
+        _ => {
             let to = pick(rt, &STORES);
             if world.topology.is_up(to) {
                 world.topology.move_leader(region.id(), to);
             }
         }
+    }
+}
+
+/// Something that happens to a cluster.
+async fn trouble(world: &World) {
+    let rt = &world.rt;
+    match rt.random_below(10) {
+        0..=6 => trouble_with_regions(world),
         7 => {
             let [one, other] = STORES;
             let (dies, lives) = pick(rt, &[(one, other), (other, one)]);
@@ -144,7 +153,7 @@ async fn scenario(rt: Rt, crypter: Crypter) {
     world.config.file_size_limit_bytes = 32 << 10;
     let world = Arc::new(world);
     for _ in 0..20 {
-        transaction(&world).await;
+        transaction(&world, 50).await;
     }
     world.begin_task();
     for store in STORES {
@@ -156,7 +165,7 @@ async fn scenario(rt: Rt, crypter: Crypter) {
             let world = world.clone();
             rt.spawn(async move {
                 while world.rt.now() < end {
-                    transaction(&world).await;
+                    transaction(&world, 50).await;
                     doze(&world.rt, 120).await;
                 }
             })

@@ -5,6 +5,7 @@ mod cli;
 mod edge;
 mod log;
 mod progress;
+mod prompt;
 mod signals;
 mod summary;
 mod value;

@@ -1,5 +1,11 @@
 //! What a command came to, on stdout: one line in the official form, or JSON.
 
+mod compact;
+mod log_backup;
+mod operator;
+mod point;
+mod show;
+
 use std::{fmt, time::Duration};
 
 use br_embed::Cluster;
@@ -17,6 +23,14 @@ use crate::{
     value::{go_duration, human_size},
 };
 
+pub(crate) use compact::log_compacted;
+pub(crate) use log_backup::{
+    log_changed, log_metadata, log_started, log_status, log_truncate_plan, log_truncated,
+};
+pub(crate) use operator::{flushes, merge_plan, migrations};
+pub(crate) use point::{point, point_plan};
+pub(crate) use show::show;
+
 /// Prints a result.
 #[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(crate) fn print(result: &impl fmt::Display) {
@@ -30,11 +44,15 @@ struct Line {
 }
 
 impl Line {
-    fn new(title: &str, ranges: u64) -> Line {
-        let mut line = Line {
-            title: format!("{title} success summary"),
+    fn titled(title: &str) -> Line {
+        Line {
+            title: title.to_owned(),
             fields: Vec::new(),
-        };
+        }
+    }
+
+    fn new(title: &str, ranges: u64) -> Line {
+        let mut line = Line::titled(&format!("{title} success summary"));
         line.add("total-ranges", ranges)
             .add("ranges-succeed", ranges)
             .add("ranges-failed", 0);

@@ -8,10 +8,14 @@ mod completion;
 mod export;
 mod global_flags;
 mod keys;
+mod log_backup;
 mod not_built;
+mod operator;
 mod playground;
+mod point;
 mod restore;
 mod session;
+mod show;
 mod storage_flags;
 mod tables;
 mod version;
@@ -25,7 +29,7 @@ use crate::{
     edge::{CommandError, Outcome},
     value::Switch,
 };
-use session::Session;
+pub(crate) use session::Session;
 
 /// Threads for async work beside the blocking ones: requests are handled, not computed, here.
 const STACK_BYTES: usize = 4 << 20;
@@ -50,6 +54,10 @@ enum Top {
     Backup(backup::BackupCommand),
     /// Restore a cluster, a database, a table, or keys from a backup.
     Restore(restore::RestoreCommand),
+    /// Back up the log of changes.
+    Log(log_backup::LogCommand),
+    /// Show the backups and logs of a storage, and the points that can be restored from them.
+    Show(show::ShowCommand),
     /// Read tables out of a backup into files, without a cluster.
     Export(export::ExportCommand),
     /// Run a whole cluster in this process until it is stopped.
@@ -58,15 +66,11 @@ enum Top {
     Workload(workload::WorkloadCommand),
     /// Write a completion script for a shell.
     Completion(completion::CompletionCommand),
-    /// Back up the log of changes.
-    #[command(hide = true)]
-    Log(not_built::NotBuiltCommand),
     /// Tools for developers.
     #[command(hide = true, alias = "validate")]
     Debug(not_built::NotBuiltCommand),
     /// Tools for operators.
-    #[command(hide = true)]
-    Operator(not_built::NotBuiltCommand),
+    Operator(operator::OperatorCommand),
     /// Give up a restore.
     #[command(hide = true)]
     Abort(not_built::NotBuiltCommand),
@@ -116,20 +120,21 @@ fn dispatch(global: global_flags::GlobalFlags, top: Top, path: &str) -> Outcome 
             completion::run(&command);
             Ok(())
         }
-        Top::Log(_) | Top::Debug(_) | Top::Operator(_) | Top::Abort(_) => {
-            Err(not_built::refusal(path))
-        }
-        Top::Restore(restore::RestoreCommand {
-            what: restore::What::Point(_),
-            ..
-        }) => Err(not_built::refusal("restore point")),
+        Top::Debug(_) | Top::Abort(_) => Err(not_built::refusal(path)),
         Top::Backup(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
         Top::Restore(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
+        Top::Operator(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
+        Top::Log(command) => block_on(async |session| command.run(&global, session).await, &global),
         Top::Export(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
+        Top::Show(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
         Top::Workload(command) => {

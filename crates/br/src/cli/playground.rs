@@ -1,12 +1,15 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use br_cluster::{ClusterConfig, Security};
 use br_codec::ApiVersion;
 use br_embed::{Cluster, Options};
+use br_log::advancer::{self, AdvancerConfig};
+use br_rt::{CancellationToken, Task};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use super::session::Session;
-use crate::{edge::Outcome, summary};
+use crate::{edge::Outcome, summary, value::Switch};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ApiVersionName {
@@ -39,10 +42,21 @@ pub(super) struct PlaygroundCommand {
     /// Layout of raw data; a data folder keeps one for life.
     #[arg(long, value_enum, default_value = "1", value_name = "VERSION")]
     api_version: ApiVersionName,
+    /// Coordinate log backup, as the TiDB servers of a cluster do.
+    #[arg(long, default_value = "true")]
+    log_coordinator: Switch,
     /// Print the ready line as JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// The coordinator is beside its only cluster: a restart waits for its own old place, and people
+/// watch.
+const COORDINATOR_LEASE: Duration = Duration::from_secs(10);
+/// How often it looks at everything; what stores tell of is published within a second.
+const COORDINATOR_TICK: Duration = Duration::from_secs(3);
+/// How long it may take to give its place away.
+const COORDINATOR_END_LIMIT: Duration = Duration::from_secs(3);
 
 impl PlaygroundCommand {
     pub(super) async fn run(&self, session: &Session) -> Outcome {
@@ -60,9 +74,35 @@ impl PlaygroundCommand {
             ..Options::new(session.rt.clone())
         };
         let cluster = Box::pin(Cluster::start(options)).await?;
+        let coordinator = match self.log_coordinator.0 {
+            true => Some(coordinate(&cluster.pd_addr(), session).await?),
+            false => None,
+        };
         summary::ready(&cluster, self.json);
         session.cancel.cancelled().await;
+        if let Some(coordinator) = coordinator
+            && let Err(error) = session.rt.timeout(COORDINATOR_END_LIMIT, coordinator).await
+        {
+            tracing::warn!(%error, "the coordinator of log backup did not end by itself");
+        }
         cluster.stop().await;
         Ok(())
     }
+}
+
+/// Starts the coordinator of log backup. It knows the cluster by its address only.
+async fn coordinate(pd_addr: &str, session: &Session) -> Outcome<Task<()>> {
+    let config = ClusterConfig::new(pd_addr, Security::default());
+    // It gives its place away after Ctrl-C, and needs its connections for that.
+    let connected =
+        br_cluster::Cluster::connect(session.rt.clone(), CancellationToken::new(), config).await?;
+    let config = AdvancerConfig {
+        tick_interval: COORDINATOR_TICK,
+        lease_ttl: COORDINATOR_LEASE,
+        ..AdvancerConfig::new(session.rt.uuid().to_string())
+    };
+    let cancel = session.cancel.clone();
+    Ok(session
+        .rt
+        .spawn(async move { advancer::run(&connected, config, &cancel).await }))
 }

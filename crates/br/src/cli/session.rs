@@ -4,10 +4,10 @@ use super::global_flags::GlobalFlags;
 use crate::{edge::Outcome, log, progress::Display, signals};
 
 /// What every running command has.
-pub(super) struct Session {
-    pub(super) rt: Rt,
+pub(crate) struct Session {
+    pub(crate) rt: Rt,
     /// Set by Ctrl-C and SIGTERM.
-    pub(super) cancel: CancellationToken,
+    pub(crate) cancel: CancellationToken,
     pub(super) display: Display,
 }
 

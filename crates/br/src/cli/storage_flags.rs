@@ -231,6 +231,16 @@ impl StorageFlags {
         self.backend_at(&self.storage, cloud)
     }
 
+    /// The storage that `--storage` names, for commands that take only the flags of S3; settings of
+    /// others can be in the URL.
+    pub(super) fn plain_backend(&self) -> Outcome<Backend> {
+        let options = StorageOptions {
+            s3: self.s3.options(),
+            ..StorageOptions::default()
+        };
+        Ok(Backend::parse(&self.storage, &options)?)
+    }
+
     /// The storage of that URL, with the settings of the flags.
     pub(super) fn backend_at(&self, url: &str, cloud: &CloudFlags) -> Outcome<Backend> {
         let options = StorageOptions {

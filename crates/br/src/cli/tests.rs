@@ -3,7 +3,9 @@ use clap::Arg;
 use super::*;
 use crate::value::parse_duration;
 
+mod log_backup;
 mod official;
+mod point;
 
 /// Flags whose default differs on purpose: without a value the stores' own is taken.
 const OTHER_DEFAULT: [&str; 2] = ["merge-region-size-bytes", "merge-region-key-count"];

@@ -211,7 +211,10 @@ impl<E: Environment> Coordinator<E> {
         if current.is_paused {
             return Ok(());
         }
-        env.protect(current.checkpoint.prev()).await?;
+        // What is on the storage is there all the same.
+        if let Err(error) = env.protect(current.checkpoint.prev()).await {
+            tracing::warn!(%error, "garbage collection could not be held back behind the checkpoint");
+        }
         if current.checkpoint > current.stored && current.has_published() {
             env.store_checkpoint(&current.task, current.checkpoint)
                 .await?;

@@ -49,5 +49,7 @@ pub(super) fn number_of(name: MigrationName) -> u32 {
 
 /// What the mark of truncations says; zero if there is none.
 pub(crate) async fn truncate_safe_point(storage: &Storage) -> Result<TimeStamp, MigrateError> {
-    Ok(LogStorage::new(storage.clone()).truncate_safe_point().await?)
+    Ok(LogStorage::new(storage.clone())
+        .truncate_safe_point()
+        .await?)
 }

@@ -45,6 +45,12 @@ pub async fn plan_merge(storage: &Storage, until: MergeUntil) -> Result<Merge, M
 /// # Errors
 /// Readers or other writers are at work; [`MigrateError`]. Running it again finishes it.
 pub async fn merge(request: &LockRequest<'_>, until: MergeUntil) -> Result<Merge, MigrateError> {
+    // Other tools truncate under their own lock only, and write the same metadata anew.
+    let alone = request.truncate().await?;
+    alone.with(merge_alone(request, until)).await
+}
+
+async fn merge_alone(request: &LockRequest<'_>, until: MergeUntil) -> Result<Merge, MigrateError> {
     let lock = request.write_migrations().await?;
     lock.with(async {
         let loaded = load(request.storage).await?;

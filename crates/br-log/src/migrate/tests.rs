@@ -44,9 +44,11 @@ fn merging_changes_nothing_of_what_is_read_wherever_it_dies() {
                 });
                 let ended = merge_all(&rt, &faulty, MergeUntil::Newest).await;
                 log.check(&storage, TimeStamp::ZERO).await;
-                let locks: Vec<_> = storage.list("v1/LOCK").try_collect().await.unwrap();
-                for lock in locks {
-                    storage.delete(&lock.name).await.unwrap();
+                for prefix in ["truncating.lock", "v1/LOCK"] {
+                    let locks: Vec<_> = storage.list(prefix).try_collect().await.unwrap();
+                    for lock in locks {
+                        storage.delete(&lock.name).await.unwrap();
+                    }
                 }
                 merge_all(&rt, &storage, MergeUntil::Newest).await.unwrap();
                 log.check(&storage, TimeStamp::ZERO).await;

@@ -190,6 +190,10 @@ impl fmt::Display for Holdup {
     }
 }
 
+/// The stores may be so far ahead of what is published before that is anything to speak of: some
+/// ticks of the coordinator.
+const UNPUBLISHED_MS_MIN: u64 = 60_000;
+
 /// What the leaders of a task's regions say, put together.
 #[derive(Default)]
 struct Survey {
@@ -239,10 +243,12 @@ pub(super) async fn find_holdups<E: Environment>(
     holdups.extend(locks);
     let proven = survey.proven.filter(|_| survey.is_complete);
     match proven {
-        Some(proven) if proven > published && has_coordinator => {
-            holdups.push(Holdup::Unpublished { proven });
+        Some(proven) if proven > published => {
+            let ahead_ms = proven.physical_ms() - published.physical_ms();
+            if has_coordinator && ahead_ms > UNPUBLISHED_MS_MIN {
+                holdups.push(Holdup::Unpublished { proven });
+            }
         }
-        Some(proven) if proven > published => {}
         _ => holdups.extend(survey.old_flushes(&locked)),
     }
     let stored = task.storage_checkpoint();

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     migrate::{self, MergeUntil, write_or_delete},
-    storage_lock::{LockRequest, StorageLock},
     read::LogStorage,
+    storage_lock::{LockRequest, StorageLock},
 };
 
 /// Metadata that is worked on at once. Most of the time goes into deletions.

@@ -6,6 +6,8 @@
 mod disturbance;
 mod golden;
 mod keys;
+mod log_tasks;
+mod pitr_golden;
 mod site;
 mod snapshot_history;
 mod tikv_client_raw;

@@ -4,6 +4,7 @@
 //! [`Storage`] of it, which reads and writes whole objects, ranges and streams. The store side
 //! gets its backend in a request ([`Backend::from_proto`]) and opens it in the same way.
 
+mod adopt;
 mod backend;
 mod error;
 mod fault;

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures::{TryStreamExt, stream};
 use object_store::{
     Attributes, GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload, path::Path,
+    PutPayload, local::LocalFileSystem, path::Path,
 };
 
 use crate::{Backend, Failure, Faults, NameLayout, Operation, StorageError, Writer, open};
@@ -56,6 +56,7 @@ pub struct Storage(Arc<Inner>);
 struct Inner {
     rt: Rt,
     store: Arc<dyn ObjectStore>,
+    local: Option<Arc<LocalFileSystem>>,
     attributes: Attributes,
     sorted: bool,
     layout: NameLayout,
@@ -83,6 +84,7 @@ impl Storage {
         Ok(Storage(Arc::new(Inner {
             rt: rt.clone(),
             store: opened.store,
+            local: opened.local,
             attributes: opened.attributes,
             sorted: opened.sorted,
             layout: backend.layout(),
@@ -377,6 +379,11 @@ impl Storage {
 
     pub(crate) fn object_store(&self) -> &dyn ObjectStore {
         &*self.0.store
+    }
+
+    /// The store, if it is a directory.
+    pub(crate) fn local_store(&self) -> Option<&LocalFileSystem> {
+        self.0.local.as_deref()
     }
 
     /// Whether listings come in the order of names.

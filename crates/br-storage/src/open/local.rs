@@ -27,7 +27,7 @@ pub(crate) fn create_base(path: &Path) -> Result<(), Failure> {
 
 /// In the spelling of the error kinds (`NotFound`, `PermissionDenied`) that the official tool
 /// looks for in the answer of a store.
-fn failure(error: &io::Error) -> Failure {
+pub(crate) fn failure(error: &io::Error) -> Failure {
     let text = error.to_string();
     match error.kind() {
         io::ErrorKind::NotFound => Failure::NotFound(text),

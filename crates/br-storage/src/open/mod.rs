@@ -11,12 +11,12 @@ use std::{sync::Arc, time::Duration};
 use br_rt::Rt;
 use object_store::{
     Attribute, Attributes, BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
-    memory::InMemory, path::Path, prefix::PrefixStore,
+    local::LocalFileSystem, memory::InMemory, path::Path, prefix::PrefixStore,
 };
 
 use crate::{Backend, Failure};
 
-pub(crate) use local::create_base;
+pub(crate) use local::{create_base, failure as local_failure};
 pub use memory::forget_memory;
 
 /// A connection is made within this time or tried again.
@@ -35,6 +35,8 @@ const HTTP_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Opened {
     /// The objects, with names relative to the backend's prefix.
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same once more, if it is a directory.
+    pub(crate) local: Option<Arc<LocalFileSystem>>,
     /// What each new object gets.
     pub(crate) attributes: Attributes,
     /// Whether listings come in the order of names.
@@ -48,8 +50,11 @@ pub(crate) async fn open(rt: &Rt, backend: &Backend) -> Result<Opened, Failure> 
         Backend::Noop => Ok(opened(Arc::new(InMemory::new()), "", "", true)),
         Backend::Local { path } => {
             let (rt, path) = (rt.clone(), path.clone());
-            let store = rt.blocking(move || local::open(&path)).await?;
-            Ok(opened(Arc::new(store), "", "", false))
+            let store = Arc::new(rt.blocking(move || local::open(&path)).await?);
+            Ok(Opened {
+                local: Some(store.clone()),
+                ..opened(store, "", "", false)
+            })
         }
         Backend::Memory { name, prefix } => Ok(opened(memory::open(name), prefix, "", true)),
         Backend::S3 {
@@ -100,6 +105,7 @@ fn opened(store: Arc<dyn ObjectStore>, prefix: &str, storage_class: &str, sorted
     };
     Opened {
         store,
+        local: None,
         attributes,
         sorted,
     }

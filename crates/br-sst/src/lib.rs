@@ -1,4 +1,4 @@
-//! Reader of RocksDB block-based tables (SST files), without RocksDB; and what a writer looks like.
+//! Reads and builds RocksDB block-based tables (SST files), without RocksDB.
 //!
 //! Reads `format_version` 2 to 5, as `SstFileWriter` of RocksDB 6 to 11 and TiKV write them.
 //! Every block's checksum is verified. Any bytes give an error or entries, never a panic, and
@@ -18,6 +18,7 @@
 //! ```
 
 mod block;
+mod build;
 mod compression;
 mod cursor;
 mod error;
@@ -32,6 +33,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use build::{BuildError, Compression, TableBuilder};
 pub use compression::BLOCK_SIZE_BYTES_MAX;
 pub use error::SstError;
 pub use iter::{Entry, EntryKind, TableIter};

@@ -35,3 +35,12 @@ pub(crate) fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
     let value = take_u64(bytes)?;
     Some((value >> 1) as i64 ^ -((value & 1) as i64))
 }
+
+/// Appends a number.
+pub(crate) fn push_u64(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push((value as u8 & 0x7F) | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}

@@ -19,9 +19,12 @@ pub(super) enum PieceError {
     /// A key or value that cannot be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A local file that cannot be read.
-    #[error("cannot read the file that was just written: {0}")]
+    /// A local file that cannot be written or read.
+    #[error("a local file cannot be written or read: {0}")]
     Io(#[from] std::io::Error),
+    /// Entries that make no SST file.
+    #[error(transparent)]
+    Table(#[from] br_sst::BuildError),
     /// External storage does not take the file.
     #[error(transparent)]
     Storage(#[from] StorageError),

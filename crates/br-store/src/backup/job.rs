@@ -99,7 +99,11 @@ impl Job {
             form: plan.form,
             raw_cf: plan.raw_cf,
             start_ts: plan.start_ts,
-            writer: WriterOptions { dir, sst: plan.sst },
+            writer: WriterOptions {
+                dir,
+                compression: plan.compression,
+                cipher: plan.cipher,
+            },
             file_bytes_max: store.config.backup_sst_bytes_max,
             cancel,
         };
@@ -128,7 +132,6 @@ impl Job {
             read: plan.read,
             target: Target {
                 storage,
-                cipher: plan.cipher,
                 limit: RateLimit::new(store.rt.clone(), plan.bytes_per_s),
             },
             answers,
@@ -312,12 +315,10 @@ enum View {
 impl View {
     /// Writes the next pair of files of a range; blocks.
     fn scan(&self, job: &Job, range: &KeyRange<EncodedKey>) -> Result<Scanned, PieceError> {
-        let (rt, engine) = (&job.store.rt, &**job.store.engine());
+        let rt = &job.store.rt;
         match self {
-            View::Transactional(view) => {
-                scan::transactional(rt, engine, &job.scan, view, &range.start)
-            }
-            View::Raw(snapshot) => scan::raw(rt, engine, &job.scan, &**snapshot, range),
+            View::Transactional(view) => scan::transactional(rt, &job.scan, view, &range.start),
+            View::Raw(snapshot) => scan::raw(rt, &job.scan, &**snapshot, range),
         }
     }
 }

@@ -1,14 +1,12 @@
 use br_codec::ApiVersion;
 use br_proto::{backup, encryptionpb::EncryptionMethod, kvrpcpb::Context};
+use br_sst::Compression;
 use br_storage::Backend;
 use br_types::{Cf, EncodedKey, KeyRange, RawKey, TimeStamp};
 use tonic::Status;
 
 use super::{error::message, form::Form};
-use crate::{
-    engine::{SstCompression, SstOptions},
-    mvcc::ReadContext,
-};
+use crate::mvcc::ReadContext;
 
 /// What a backup request asks for, checked.
 #[derive(Debug)]
@@ -23,7 +21,7 @@ pub(super) struct Plan {
     /// The newest versions that are read, and whose locks do not count: transactions that the
     /// client found to be above the backup or rolled back.
     pub(super) read: ReadContext,
-    pub(super) sst: SstOptions,
+    pub(super) compression: Compression,
     /// `None`: not encrypted.
     pub(super) cipher: Option<backup::CipherInfo>,
     /// Bytes a second over all files; 0 is no limit.
@@ -65,7 +63,7 @@ impl Plan {
             let text = "only backups by scan are supported".to_owned();
             return Err(Refusal::Status(Status::unimplemented(text)));
         }
-        let sst = sst_options(&request);
+        let compression = compression(&request);
         let form = ApiVersion::from_number(request.dst_api_version)
             .and_then(|version| Form::new(request.is_raw_kv, store_version, version));
         let raw_ranges = ranges(&request);
@@ -99,7 +97,7 @@ impl Plan {
                 .collect(),
             start_ts: TimeStamp(request.start_version),
             read: ReadContext::new(TimeStamp(request.end_version), Some(&read)),
-            sst,
+            compression,
             cipher: request
                 .cipher_info
                 .filter(|info| !plain.contains(&info.cipher_type())),
@@ -125,14 +123,12 @@ fn ranges(request: &backup::BackupRequest) -> Vec<KeyRange<RawKey>> {
 }
 
 /// A request without a wish gets LZ4, the first that the official store supports.
-fn sst_options(request: &backup::BackupRequest) -> SstOptions {
-    let compression = match request.compression_type() {
-        backup::CompressionType::Unknown | backup::CompressionType::Lz4 => SstCompression::Lz4,
-        backup::CompressionType::Snappy => SstCompression::Snappy,
-        backup::CompressionType::Zstd => SstCompression::Zstd,
-    };
-    SstOptions {
-        compression,
-        level: request.compression_level,
+fn compression(request: &backup::BackupRequest) -> Compression {
+    match request.compression_type() {
+        backup::CompressionType::Unknown | backup::CompressionType::Lz4 => Compression::Lz4,
+        backup::CompressionType::Snappy => Compression::Snappy,
+        backup::CompressionType::Zstd => Compression::Zstd {
+            level: request.compression_level,
+        },
     }
 }

@@ -12,10 +12,7 @@ use super::{
     form::{Form, RawRoom},
     writer::{FinishedFile, PieceWriter, WriterOptions},
 };
-use crate::{
-    engine::{Engine, Snapshot},
-    mvcc::RangeView,
-};
+use crate::{engine::Snapshot, mvcc::RangeView};
 
 /// Entries between two looks at the cancellation.
 const ENTRIES_BETWEEN_CHECKS: u32 = 1024;
@@ -64,12 +61,11 @@ impl Checks<'_> {
 /// Scans committed versions of `view` from `from` on.
 pub(super) fn transactional(
     rt: &Rt,
-    engine: &dyn Engine,
     options: &ScanOptions,
     view: &RangeView,
     from: &EncodedKey,
 ) -> Result<Scanned, PieceError> {
-    let mut writer = PieceWriter::new(rt, engine, &options.writer);
+    let mut writer = PieceWriter::new(rt, &options.writer);
     let mut checks = Checks {
         cancel: &options.cancel,
         count: 0,
@@ -107,13 +103,12 @@ pub(super) fn transactional(
 /// expired.
 pub(super) fn raw(
     rt: &Rt,
-    engine: &dyn Engine,
     options: &ScanOptions,
     snapshot: &dyn Snapshot,
     range: &KeyRange<EncodedKey>,
 ) -> Result<Scanned, PieceError> {
     let form = options.form;
-    let mut writer = PieceWriter::new(rt, engine, &options.writer);
+    let mut writer = PieceWriter::new(rt, &options.writer);
     let mut checks = Checks {
         cancel: &options.cancel,
         count: 0,

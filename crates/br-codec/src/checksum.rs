@@ -2,6 +2,9 @@
 
 use crc_fast::{CrcAlgorithm, Digest};
 
+/// Pairs of up to so many bytes, which most rows are, are put side by side first.
+const PAIR_BYTES_COPIED_MAX: usize = 512;
+
 /// A CRC-64/XZ over bytes that come in pieces.
 #[derive(Clone, Debug)]
 pub struct Crc64(Digest);
@@ -37,6 +40,16 @@ pub fn crc64(bytes: &[u8]) -> u64 {
 /// The checksum of a key-value pair: of the raw key, then the value. A backup file's `crc64xor` is
 /// the XOR of those of its pairs, so it does not depend on their order.
 pub fn crc64_of_pair(key: &[u8], value: &[u8]) -> u64 {
+    // One pass over both: to begin anew costs more than to copy a row.
+    let mut room = [0; PAIR_BYTES_COPIED_MAX];
+    let (keys, values) = (key.len(), key.len() + value.len());
+    if let (Some(head), true) = (room.get_mut(..keys), values <= PAIR_BYTES_COPIED_MAX) {
+        head.copy_from_slice(key);
+        if let Some(tail) = room.get_mut(keys..values) {
+            tail.copy_from_slice(value);
+        }
+        return crc64(room.get(..values).unwrap_or_default());
+    }
     let mut crc = Crc64::new();
     crc.update(key);
     crc.update(value);
@@ -52,5 +65,10 @@ mod tests {
         assert_eq!(crc64(b"123456789"), 0x995D_C9BB_DF19_39FA);
         assert_eq!(crc64_of_pair(b"1234", b"56789"), 0x995D_C9BB_DF19_39FA);
         assert_eq!(Crc64::new().value(), 0);
+        for (key, value) in [(0, 0), (0, 512), (512, 0), (30, 482), (30, 483), (513, 0), (9, 2000)] {
+            let bytes: Vec<u8> = (0..key + value).map(|i| i as u8).collect();
+            let (key, value) = bytes.split_at(key);
+            assert_eq!(crc64_of_pair(key, value), crc64(&bytes));
+        }
     }
 }

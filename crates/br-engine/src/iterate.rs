@@ -45,65 +45,70 @@ impl Snapshot for RocksSnapshot {
             options.set_iterate_upper_bound(end.into_bytes());
         }
         let family = family(self.borrow_owner(), cf);
-        Box::new(RocksCursor(
-            self.borrow_dependent().raw_iterator_cf_opt(family, options),
-        ))
+        Box::new(RocksCursor {
+            inner: self.borrow_dependent().raw_iterator_cf_opt(family, options),
+            is_valid: false,
+        })
     }
 }
 
-struct RocksCursor<'s>(DBRawIteratorWithThreadMode<'s, DB>);
+struct RocksCursor<'s> {
+    inner: DBRawIteratorWithThreadMode<'s, DB>,
+    /// Whether it stands on a key; asking costs a call into RocksDB.
+    is_valid: bool,
+}
 
 impl RocksCursor<'_> {
     /// Whether it stands on a key; the end of the data and an error look the same at first.
-    fn state(&self) -> Result<bool, EngineError> {
-        if self.0.valid() {
-            return Ok(true);
+    fn state(&mut self) -> Result<bool, EngineError> {
+        self.is_valid = self.inner.valid();
+        if !self.is_valid {
+            self.inner.status().map_err(engine_error)?;
         }
-        self.0.status().map_err(engine_error)?;
-        Ok(false)
+        Ok(self.is_valid)
     }
 }
 
 impl Cursor for RocksCursor<'_> {
     fn seek(&mut self, key: &[u8]) -> Result<bool, EngineError> {
-        self.0.seek(key);
+        self.inner.seek(key);
         self.state()
     }
 
     fn seek_for_prev(&mut self, key: &[u8]) -> Result<bool, EngineError> {
-        self.0.seek_for_prev(key);
+        self.inner.seek_for_prev(key);
         self.state()
     }
 
     fn seek_to_first(&mut self) -> Result<bool, EngineError> {
-        self.0.seek_to_first();
+        self.inner.seek_to_first();
         self.state()
     }
 
     fn seek_to_last(&mut self) -> Result<bool, EngineError> {
-        self.0.seek_to_last();
+        self.inner.seek_to_last();
         self.state()
     }
 
     fn next(&mut self) -> Result<bool, EngineError> {
-        if self.0.valid() {
-            self.0.next();
+        if self.is_valid {
+            self.inner.next();
         }
         self.state()
     }
 
     fn prev(&mut self) -> Result<bool, EngineError> {
-        if self.0.valid() {
-            self.0.prev();
+        if self.is_valid {
+            self.inner.prev();
         }
         self.state()
     }
 
     fn key(&self) -> &[u8] {
-        self.0.key().unwrap_or_default()
+        self.inner.key().unwrap_or_default()
     }
 
     fn value(&self) -> &[u8] {
-        self.0.value().unwrap_or_default()
+        self.inner.value().unwrap_or_default()
     }
 }

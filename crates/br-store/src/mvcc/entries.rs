@@ -123,6 +123,16 @@ pub struct Entry<'e> {
     pub value: Option<&'e [u8]>,
 }
 
+/// What the record that the iteration stands on says.
+#[derive(Clone, Copy)]
+enum Found {
+    /// The value's place in the record.
+    Short { start: usize, len: usize },
+    /// The value is in the default column family, under this timestamp.
+    Long(TimeStamp),
+    Delete,
+}
+
 impl Entries<'_> {
     /// The next entry.
     ///
@@ -133,22 +143,24 @@ impl Entries<'_> {
         reason = "what it gives is lent until the next call"
     )]
     pub fn next(&mut self) -> Result<Option<Entry<'_>>, MvccError> {
-        let Some(start_ts) = self.advance()? else {
+        let Some(found) = self.advance()? else {
             return Ok(None);
         };
-        if let Some(start_ts) = start_ts {
+        if let Found::Long(start_ts) = found {
             self.find_long_value(start_ts)?;
         }
         let write_key = self.writes.key();
         let write_value = self.writes.value();
-        let write = WriteRef::parse(write_value)?;
-        let default = match (&self.values, start_ts) {
-            (Some(values), Some(_)) => Some((values.key(), values.value())),
+        let default = match (&self.values, found) {
+            (Some(values), Found::Long(_)) => Some((values.key(), values.value())),
             _ => None,
         };
-        let value = match write.kind {
-            WriteKind::Put => write.short_value.or(default.map(|(_, value)| value)),
-            _ => None,
+        let value = match found {
+            Found::Short { start, len } => {
+                Some(write_value.get(start..start + len).unwrap_or_default())
+            }
+            Found::Long(_) => default.map(|(_, value)| value),
+            Found::Delete => None,
         };
         let encoded_key = key::strip_data_prefix(&self.user_key)?;
         Ok(Some(Entry {
@@ -160,8 +172,8 @@ impl Entries<'_> {
         }))
     }
 
-    /// Moves to the next record that counts; gives the `start_ts` of a long value.
-    fn advance(&mut self) -> Result<Option<Option<TimeStamp>>, MvccError> {
+    /// Moves to the next record that counts.
+    fn advance(&mut self) -> Result<Option<Found>, MvccError> {
         if !self.user_key.is_empty() {
             self.writes.leave(&self.user_key)?;
         }
@@ -169,8 +181,8 @@ impl Entries<'_> {
             let (user_key, _) = self.writes.position()?;
             self.user_key.clear();
             self.user_key.extend_from_slice(user_key);
-            if let Some(start_ts) = self.find_entry()? {
-                return Ok(Some(start_ts));
+            if let Some(found) = self.find_entry()? {
+                return Ok(Some(found));
             }
             self.writes.leave(&self.user_key)?;
         }
@@ -178,19 +190,26 @@ impl Entries<'_> {
     }
 
     /// From the newest version of a key down to the one that counts.
-    fn find_entry(&mut self) -> Result<Option<Option<TimeStamp>>, MvccError> {
+    fn find_entry(&mut self) -> Result<Option<Found>, MvccError> {
         let mut is_found = self.writes.descend(&self.user_key, self.ts)?;
         while is_found && self.writes.position()?.1 > self.after {
-            let write = WriteRef::parse(self.writes.value())?;
+            let record = self.writes.value();
+            let write = WriteRef::parse(record)?;
             if !write.is_valid_as_newest(self.ts) {
                 return Ok(None);
             }
             match write.kind {
                 WriteKind::Put => {
-                    let is_long = write.short_value.is_none();
-                    return Ok(Some(is_long.then_some(write.start_ts)));
+                    let Some(value) = write.short_value else {
+                        return Ok(Some(Found::Long(write.start_ts)));
+                    };
+                    let start = value.as_ptr().addr() - record.as_ptr().addr();
+                    return Ok(Some(Found::Short {
+                        start,
+                        len: value.len(),
+                    }));
                 }
-                WriteKind::Delete => return Ok((!self.after.is_zero()).then_some(None)),
+                WriteKind::Delete => return Ok((!self.after.is_zero()).then_some(Found::Delete)),
                 WriteKind::Lock | WriteKind::Rollback => {
                     self.writes.next()?;
                     is_found = self.writes.is_on(&self.user_key);

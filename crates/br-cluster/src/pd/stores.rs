@@ -41,13 +41,15 @@ impl PdClient {
         Ok(stores)
     }
 
-    /// The stores that hold key-value data and reported to PD within the last 100 seconds.
+    /// The stores that hold key-value data and reported to PD within the last 100 seconds of PD's clock.
     ///
     /// # Errors
     /// PD is out of reach or refuses.
     pub async fn live_stores(&self) -> Result<Vec<metapb::Store>, PdError> {
         let mut stores = self.kv_stores().await?;
-        let now = self.rt().wall();
+        // PD's clock stamped the heartbeats, so it is PD's clock that they are held against: that
+        // of this machine may be minutes off.
+        let now = UnixMillis(self.tso().await?.physical_ms());
         stores.retain(|store| is_live(store, now));
         Ok(stores)
     }

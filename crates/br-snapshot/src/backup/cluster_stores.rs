@@ -17,8 +17,6 @@ use super::{
 
 /// How long one wait for an answer may be; the push gives up earlier by itself.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2 * 3_600);
-/// A store that did not report to PD for so long before PD's own clock counts as gone.
-const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(100);
 /// Locks that are resolved at a time behind one that was met: a transaction that died in the middle
 /// of a bulk write leaves many of them side by side.
 const LOCKS_BEHIND_MAX: u32 = 1_024;
@@ -33,11 +31,8 @@ pub(super) struct ClusterStores {
 impl ClusterStores {
     /// The stores that are to be asked.
     pub(super) async fn live_stores(&self) -> Result<Vec<metapb::Store>, PdError> {
-        let mut stores = self.cluster.pd().kv_stores().await?;
-        // PD's clock stamped the heartbeats, so it is PD's clock that they are held against: that
-        // of this machine may be minutes off.
-        let now_ms = self.cluster.pd().tso().await?.physical_ms();
-        stores.retain(|store| is_live(store, now_ms) && self.has_label(store));
+        let mut stores = self.cluster.pd().live_stores().await?;
+        stores.retain(|store| self.has_label(store));
         Ok(stores)
     }
 
@@ -73,15 +68,6 @@ impl ClusterStores {
         // An error of its own is a lock in memory, which passes: the one that was met will do.
         Ok(answer.locks)
     }
-}
-
-fn is_live(store: &metapb::Store, now_ms: u64) -> bool {
-    let heard_ms = u64::try_from(store.last_heartbeat / 1_000_000).unwrap_or_default();
-    let limit_ms = u64::try_from(HEARTBEAT_AGE_MAX.as_millis()).unwrap_or(u64::MAX);
-    matches!(
-        store.state(),
-        metapb::StoreState::Up | metapb::StoreState::Offline
-    ) && now_ms.saturating_sub(heard_ms) < limit_ms
 }
 
 impl Stores for ClusterStores {
@@ -157,29 +143,5 @@ impl Stores for ClusterStores {
             .map(|lock| TimeStamp(lock.lock_version))
             .collect();
         Ok(resolved)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_store_lives_by_the_clock_of_pd() {
-        let store = |state: metapb::StoreState, heard_ms: i64| metapb::Store {
-            state: state.into(),
-            last_heartbeat: heard_ms * 1_000_000,
-            ..Default::default()
-        };
-        assert!(is_live(&store(metapb::StoreState::Up, 900_001), 1_000_000));
-        assert!(!is_live(&store(metapb::StoreState::Up, 900_000), 1_000_000));
-        assert!(is_live(
-            &store(metapb::StoreState::Offline, 1_000_500),
-            1_000_000
-        ));
-        assert!(!is_live(
-            &store(metapb::StoreState::Tombstone, 1_000_000),
-            1_000_000
-        ));
     }
 }

@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use br_types::{Classify, Kind};
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,6 +18,7 @@ use super::{CLUSTER_VERSION, Pd, go_time};
 
 mod admin;
 mod config;
+mod gc;
 mod keyspaces;
 mod labels;
 mod query;
@@ -83,6 +84,8 @@ pub(crate) fn router(pd: Arc<Pd>) -> Router {
             "/schedulers/{name}",
             post(schedulers::pause).delete(schedulers::remove),
         )
+        .route("/gc/safepoint", get(gc::safe_points))
+        .route("/gc/safepoint/{id}", delete(gc::delete))
         .route("/stats/region", get(regions::stats))
         .route("/region/id/{id}", get(regions::by_id))
         .route("/region/key/{key}", get(regions::by_key))

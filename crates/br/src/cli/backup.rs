@@ -4,7 +4,7 @@ use br_cluster::KeyPrefix;
 use br_format::backupmeta::Layout;
 use br_proto::backup::CompressionType;
 use br_snapshot::backup::{self, BackupContext, BackupOptions, BackupTime, Scope, StoreLabel};
-use br_storage::Storage;
+use br_storage::{Backend, Storage};
 use br_types::TimeStamp;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
@@ -134,7 +134,16 @@ impl BackupCommand {
         global.cluster.check()?;
         let backend = global.storage.backend(&self.cloud)?;
         // The storage first: a wrong URL shows at once, and nothing is asked of the cluster.
-        let storage = Storage::create_base(&session.rt, &backend).await?;
+        let storage = match self.flags.dry_run {
+            false => Storage::create_base(&session.rt, &backend).await?,
+            true => match Storage::open(&session.rt, &backend).await {
+                // A directory that is not there is as free as an empty one.
+                Err(error) if error.is_not_found() => {
+                    Storage::open(&session.rt, &Backend::Noop).await?
+                }
+                opened => opened?,
+            },
+        };
         let context = BackupContext {
             cluster: global.cluster.connect(session).await?,
             key_prefix: KeyPrefix::default(),

@@ -1,10 +1,14 @@
 //! The command as its users see it: output, messages, exit codes.
 
+mod bad_input;
+mod interrupted;
 mod log_storage;
+mod playground;
 
-use std::{io::BufRead, path::Path};
+use std::path::Path;
 
 use assert_cmd::Command;
+use playground::Playground;
 
 /// Runs `br` with a log file in `dir`; exit code, stdout, stderr.
 fn br(dir: &Path, args: &[&str]) -> (i32, String, String) {
@@ -200,61 +204,6 @@ fn the_log_goes_to_its_file_and_secrets_do_not() {
     }
 }
 
-/// Runs a cluster for a test; killed when dropped.
-struct Playground {
-    process: std::process::Child,
-    pd: String,
-}
-
-impl Playground {
-    fn start(dir: &Path) -> Playground {
-        let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_br"))
-            .args([
-                "playground",
-                "--stores",
-                "2",
-                "--pd-addr",
-                "127.0.0.1:0",
-                "--json",
-            ])
-            .args(["--log-file", &dir.join("playground.log").to_string_lossy()])
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("its output");
-        std::io::BufReader::new(stdout)
-            .read_line(&mut line)
-            .expect("a line");
-        let ready: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        assert_eq!(ready["ready"], true);
-        assert_eq!(ready["stores"].as_array().map(Vec::len), Some(2));
-        Playground {
-            process,
-            pd: ready["pd"].as_str().expect("an address").to_owned(),
-        }
-    }
-
-    /// SIGTERM, as an operator stops it.
-    fn stop(mut self) -> Option<i32> {
-        let id = self.process.id().to_string();
-        std::process::Command::new("kill")
-            .arg(&id)
-            .status()
-            .expect("kill runs");
-        self.process.wait().expect("it ends").code()
-    }
-}
-
-impl Drop for Playground {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn a_cluster_is_run_backed_up_and_stopped() {
     let dir = dir();
@@ -264,6 +213,10 @@ fn a_cluster_is_run_backed_up_and_stopped() {
     let backup = ["backup", "txn", "-u", &pd, "-s", "local://backup"];
     let (code, plan, stderr) = br(dir.path(), &[&backup[..], &["--dry-run"]].concat());
     assert_eq!((code, plan.is_empty()), (0, false), "{stderr}");
+    assert!(
+        !dir.path().join("backup").exists(),
+        "a plan changes nothing"
+    );
     let (code, stdout, stderr) = br(dir.path(), &backup);
     assert_eq!(code, 0, "{stderr}");
     assert!(

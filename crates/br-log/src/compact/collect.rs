@@ -70,9 +70,8 @@ impl Collected {
                 let files = group.files.iter();
                 files.map(move |file| (meta_name.as_str(), group.path.as_str(), file))
             });
-            of_group.filter(|(meta, object, file)| {
-                !self.removed.is_file_removed(meta, object, file)
-            })
+            of_group
+                .filter(|(meta, object, file)| !self.removed.is_file_removed(meta, object, file))
         })
     }
 

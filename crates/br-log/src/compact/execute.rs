@@ -111,8 +111,14 @@ impl Executor<'_> {
             input_max_ts: max_ts,
             compact_from_ts: self.from_ts,
             compact_until_ts: self.until_ts,
-            min_key: files().map(|file| file.first_key.clone()).min().unwrap_or_default(),
-            max_key: files().map(|file| file.last_key.clone()).max().unwrap_or_default(),
+            min_key: files()
+                .map(|file| file.first_key.clone())
+                .min()
+                .unwrap_or_default(),
+            max_key: files()
+                .map(|file| file.last_key.clone())
+                .max()
+                .unwrap_or_default(),
             sources,
             outputs: vec![output],
             region_hints: files().filter_map(region_hint).collect(),
@@ -150,7 +156,10 @@ fn make(
         let (versions, after) = rest.split_at(same);
         rest = after;
         let value = choose(cf, versions).ok_or_else(|| CompactError::Conflict {
-            object: inputs.get(first.2).map(|(object, _)| object.clone()).unwrap_or_default(),
+            object: inputs
+                .get(first.2)
+                .map(|(object, _)| object.clone())
+                .unwrap_or_default(),
         })?;
         data_key.clear();
         data_key.push(key::DATA_PREFIX);

@@ -186,7 +186,11 @@ async fn compact_locked(
         artifacts_hash: hash,
         generated_files: format!("{folder}/outputs"),
         input_min_ts: least(|item| item.input_min_ts).unwrap_or_default(),
-        input_max_ts: done.iter().map(|item| item.input_max_ts).max().unwrap_or_default(),
+        input_max_ts: done
+            .iter()
+            .map(|item| item.input_max_ts)
+            .max()
+            .unwrap_or_default(),
         metas_size_bytes,
         ssts_size_bytes: outputs().map(|file| file.size_bytes).sum(),
     };

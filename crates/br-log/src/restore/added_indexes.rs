@@ -3,9 +3,9 @@
 //! written, by a job that ingested files, which the stores' log backup does not see.
 //!
 //! # Ordering and invariants
-//! An index is trusted only if it is known that its entries came as transactions; in doubt it is one
-//! of those that have to be made again. An index without its entries would give wrong answers, so
-//! such an index is left out of the schema, and the statement that adds it is told.
+//! An index is trusted only if it is known that its entries came as transactions; in doubt its entries
+//! are made again from rows. An index without its entries would give wrong answers: where they
+//! cannot be made, it is left out of the schema, and the statement that adds it is told.
 //!
 //! # Source
 //! TiDB br/pkg/restore/ingestrec; pkg/meta/model (job types and `ReorgType`).

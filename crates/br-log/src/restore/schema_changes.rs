@@ -26,15 +26,12 @@ pub(crate) struct SchemaChanges {
     /// By database and id.
     pub(crate) tables: BTreeMap<(DbId, TableId), TableChange>,
     /// The last value of each counter that was written.
-    counters: HashMap<(TableId, CounterKind), BTreeMap<DbId, i64>>,
+    counters: HashMap<(TableId, Counter), BTreeMap<DbId, i64>>,
     /// Indexes of the first schema that the log has of a table, by the table's id.
     first_public: HashMap<TableId, (TimeStamp, HashSet<IndexId>)>,
     /// Jobs that changed schemas, as TiDB's JSON, by id.
     pub(crate) jobs: BTreeMap<i64, Vec<u8>>,
 }
-
-/// A counter as a key of maps.
-type CounterKind = Counter;
 
 /// A table of which something was written.
 #[derive(Clone, Debug)]
@@ -137,6 +134,19 @@ impl SchemaChanges {
     /// in the window those that it was made with.
     pub(crate) fn first_indexes(&self, table: TableId) -> Option<&HashSet<IndexId>> {
         self.first_public.get(&table).map(|(_, indexes)| indexes)
+    }
+}
+
+#[cfg(test)]
+impl SchemaChanges {
+    pub(crate) fn set_counter(&mut self, db: DbId, table: TableId, counter: Counter, last: i64) {
+        let of_table = self.counters.entry((table, counter)).or_default();
+        of_table.insert(db, last);
+    }
+
+    pub(crate) fn set_first_indexes<const N: usize>(&mut self, table: TableId, ids: [IndexId; N]) {
+        self.first_public
+            .insert(table, (TimeStamp(1), HashSet::from(ids)));
     }
 }
 

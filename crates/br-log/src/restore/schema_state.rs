@@ -224,3 +224,6 @@ fn failed(name: &str, error: br_tidb::schema::SchemaError) -> PointError {
         source: error,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,8 @@ macro_rules! sized {
     };
 }
 
-/// All services of a store, to be served on its one port: key-value, backup, log backup, import, health.
+/// All services of a store, to be served on its one port: key-value, backup, log backup, import,
+/// health.
 pub fn routes(store: StoreContext) -> Routes {
     let log_backup = store
         .log_backup

@@ -44,7 +44,7 @@ fn events_are_sorted_into_files_and_regions_are_joined() {
     simulate(async |rt| {
         let dir = tempfile::tempdir().unwrap();
         let memory = Arc::new(MemoryUse::default());
-        let mut payload = Payload::new(rt.clone(), dir.path(), memory.clone(), 1 << 20);
+        let mut payload = Payload::new(rt, dir.path(), memory.clone(), 1 << 20);
         let table_key = br_tidb::table_key::record_key(TableId(77), 1).into_bytes();
         let record = Write::new(WriteKind::Put, TimeStamp(3), Some(b"v".to_vec())).to_bytes();
         let mut add = |spec: &SubscriptionSpec, cf, raw: &[u8], ts, value| {
@@ -112,7 +112,7 @@ fn what_does_not_fit_in_memory_comes_back_from_disk() {
     simulate(async |rt| {
         let dir = tempfile::tempdir().unwrap();
         let memory = Arc::new(MemoryUse::default());
-        let mut payload = Payload::new(rt.clone(), dir.path(), memory.clone(), 64 << 10);
+        let mut payload = Payload::new(rt, dir.path(), memory.clone(), 64 << 10);
         let mut expected = [Vec::new(), Vec::new()];
         for n in 0..4000_u64 {
             let spec = region(1 + n % 2, 1, b"", b"");

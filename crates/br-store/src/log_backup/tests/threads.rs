@@ -12,7 +12,7 @@ use super::{
 };
 use crate::topology::Topology;
 
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 const WRITERS: usize = 4;
 const TRANSACTIONS: usize = 6;
 /// Looks whether the checkpoint has come far enough; a look takes some ten milliseconds.

@@ -31,11 +31,15 @@ use br_types::{Cf, EncodedKey, KeyRange, RawKey, StoreId, TableId, TimeStamp};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::super::{
-    BoardError, LogBackup, LogBackupConfig, LogBackupParts, TaskBoard, TaskWatch, Tasks,
+use super::{
+    super::{BoardError, LogBackup, LogBackupConfig, LogBackupParts, TaskBoard, TaskWatch, Tasks},
+    hesitant::HesitantEngine,
 };
 use crate::{
-    engine::memory::MemoryEngine, storage::Storage, testing::FakeTopology, topology::Topology,
+    engine::{Engine, memory::MemoryEngine},
+    storage::Storage,
+    testing::FakeTopology,
+    topology::Topology,
 };
 
 pub(super) const STORES: [StoreId; 2] = [StoreId(1), StoreId(2)];
@@ -189,7 +193,11 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let scratch = dir.path().join("scratch");
         std::fs::create_dir(&scratch).unwrap();
-        let engine = Arc::new(MemoryEngine::new(scratch));
+        let engine = MemoryEngine::new(scratch);
+        let engine: Arc<dyn Engine> = match rt.is_simulated() {
+            true => Arc::new(engine),
+            false => Arc::new(HesitantEngine(engine)),
+        };
         let topology = Arc::new(FakeTopology::new());
         let mvcc = Storage::new(rt.clone(), engine, topology.clone(), ApiVersion::V1);
         // Not from the seed: tests run at the same time.

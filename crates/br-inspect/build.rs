@@ -2,6 +2,8 @@
 //! `HOLDFAST_GOLDEN` names, or `shared/golden` beside the workspace. Tests that need it are
 //! ignored without it.
 
+#![allow(clippy::print_stdout, reason = "how a build script speaks to cargo")]
+
 use std::env;
 use std::path::{Path, PathBuf};
 

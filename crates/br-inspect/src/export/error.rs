@@ -23,6 +23,12 @@ pub enum ExportError {
     /// The log on top of the backups.
     #[error(transparent)]
     Log(OfflineError),
+    /// A table of which the log has only what was written last.
+    #[error("table {table} was there before the backup, and the backup does not have it")]
+    NotInBackup {
+        /// Database and table.
+        table: String,
+    },
     /// A schema of a backup.
     #[error("{object}: {source}")]
     Schema {
@@ -145,6 +151,7 @@ impl Classify for ExportError {
             ExportError::Schema { source, .. } => source.kind(),
             ExportError::NotTables
             | ExportError::Chain { .. }
+            | ExportError::NotInBackup { .. }
             | ExportError::NotAnswerable { .. }
             | ExportError::Output { .. } => Kind::Invalid,
             ExportError::Checksum { .. }
@@ -170,6 +177,9 @@ impl Classify for ExportError {
         let step = match self {
             ExportError::Storage(error) => return error.next_step(),
             ExportError::Meta(error) => return error.next_step(),
+            ExportError::Log(OfflineError::Point(PointError::LocalFile { .. })) => {
+                "Free space, or name another folder with --temp-dir."
+            }
             ExportError::Log(error) => return error.next_step(),
             ExportError::Schema { source, .. } => return source.next_step(),
             ExportError::NotAnswerable { .. } => {
@@ -178,6 +188,9 @@ impl Classify for ExportError {
             ExportError::Chain { .. } => {
                 "Give the full backup first, then its incremental backups in the order in which \
                  they were made."
+            }
+            ExportError::NotInBackup { .. } => {
+                "Leave the table out with --filter, or give a backup of the whole cluster."
             }
             ExportError::Table { .. } | ExportError::Row { .. } => {
                 "Leave the table out with --filter to export the others."

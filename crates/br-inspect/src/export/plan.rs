@@ -274,7 +274,15 @@ async fn read_schemas(
     }
     if let Some(at_point) = at_point {
         for schema in at_point.rest()? {
-            tables.add("the log", &schema)?;
+            let before = tables.chosen.len();
+            tables.add("the log", &schema.entry)?;
+            if let Some(table) = tables.chosen.get(before)
+                && !schema.is_covered
+            {
+                return Err(ExportError::NotInBackup {
+                    table: format!("{}.{}", table.db, table.info.name.original),
+                });
+            }
         }
     }
     Ok(())

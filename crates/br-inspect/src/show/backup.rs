@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use br_format::backupmeta::{BackupMeta, DataFile, MetaError, MetaNode};
+use br_format::crypter::Crypter;
 use br_format::names::{BACKUPMETA, MetaKind};
 use br_rt::Rt;
 use br_storage::{Storage, StorageError};
-use br_tidb::schema::{DbInfo, TableInfo, strip_temporary_prefix};
+use br_tidb::schema::{DbInfo, TableInfo, is_system_db, strip_temporary_prefix};
 use br_tidb::table_key::table_id;
 use br_types::TableId;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
@@ -47,7 +49,7 @@ pub(super) async fn look(
     options: &ShowOptions,
 ) -> Result<ShownBackup, LookError> {
     let stored = storage.read(BACKUPMETA).await?;
-    let meta = BackupMeta::decode(stored, &options.crypter, options.compatibility)?;
+    let meta = decode(stored, options)?;
     let mut sizes: HashMap<String, u64> = HashMap::new();
     let mut listed = storage.list("");
     while let Some(entry) = listed.try_next().await? {
@@ -109,8 +111,12 @@ pub(super) async fn look(
                 kvs: all.kvs + one.kvs,
                 kv_bytes: all.kv_bytes + one.kv_bytes,
             });
+            let db = strip_temporary_prefix(&db.name.original);
+            let is_user = !is_system_db(&db.to_lowercase());
+            let user_ids = info.iter().filter(|_| is_user);
             shown.tables.push(ShownTable {
-                db: strip_temporary_prefix(&db.name.original).to_owned(),
+                db: db.to_owned(),
+                user_ids: user_ids.flat_map(TableInfo::all_ids).collect(),
                 table: info.map(|info| info.name.original),
                 kvs: of_table.kvs,
                 kv_bytes: of_table.kv_bytes,
@@ -120,6 +126,16 @@ pub(super) async fn look(
     })
     .await?;
     Ok(shown)
+}
+
+/// Of the places below a storage some may be encrypted and others not.
+fn decode(stored: Bytes, options: &ShowOptions) -> Result<BackupMeta, MetaError> {
+    let plain = Crypter::plaintext();
+    let decode = |crypter| BackupMeta::decode(stored.clone(), crypter, options.compatibility);
+    decode(&options.crypter).or_else(|error| match options.crypter.is_plaintext() {
+        true => Err(error),
+        false => decode(&plain).map_err(|_| error),
+    })
 }
 
 /// All nodes of one kind, one after the other.

@@ -25,7 +25,7 @@ use br_format::crypter::Crypter;
 use br_log::read::{ContentCheck, LogStorage, LogSurvey};
 use br_rt::{CancellationToken, Phase, Progress, Rt, Unit};
 use br_storage::{Backend, Storage};
-use br_types::{Classify, TimeStamp};
+use br_types::{Classify, TableId, TimeStamp};
 
 pub use error::ShowError;
 
@@ -116,6 +116,9 @@ pub struct ShownTable {
     pub db: String,
     /// Its name; none: the database has no tables.
     pub table: Option<String>,
+    /// Its id and those of its partitions, if it is of a user: they come from one counter for the
+    /// whole cluster.
+    pub user_ids: Vec<TableId>,
     /// Pairs of keys and values, indexes included.
     pub kvs: u64,
     /// Their bytes.

@@ -1,8 +1,10 @@
 //! Which points can be restored.
 
+use std::collections::BTreeSet;
+
 use br_format::backupmeta::Content;
 use br_log::read::LogSurvey;
-use br_types::TimeStamp;
+use br_types::{TableId, TimeStamp};
 
 use super::{Place, RestoreWindow, ShownBackup, What};
 
@@ -31,6 +33,7 @@ pub(super) fn windows(places: &[Place]) -> Vec<RestoreWindow> {
                     && next.head.last_backup_ts == last.head.backup_ts
                     && next.head.cluster_id == last.head.cluster_id
                     && next.head.backup_ts > last.head.backup_ts
+                    && has_base_of(backup, next)
             });
             let Some((folder, next)) = next else { break };
             chain.incrementals.push((*folder).to_owned());
@@ -41,6 +44,22 @@ pub(super) fn windows(places: &[Place]) -> Vec<RestoreWindow> {
     }
     windows.sort_by(|a, b| (a.from_ts, &a.full, &a.log).cmp(&(b.from_ts, &b.full, &b.log)));
     windows
+}
+
+/// Whether a backup has all tables that an incremental one goes on from; it may be one of a single
+/// database. Tables that were made after it have greater ids than all that it has.
+fn has_base_of(backup: &ShownBackup, incremental: &ShownBackup) -> bool {
+    let ids = |backup: &ShownBackup| -> BTreeSet<TableId> {
+        let tables = backup.tables.iter();
+        tables.flat_map(|table| table.user_ids.clone()).collect()
+    };
+    let base = ids(backup);
+    let Some(greatest) = base.last() else {
+        return true;
+    };
+    ids(incremental)
+        .iter()
+        .all(|id| id > greatest || base.contains(id))
 }
 
 /// A backup of tables of which nothing is missing.

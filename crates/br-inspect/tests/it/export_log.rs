@@ -311,4 +311,159 @@ mod golden_points {
         let key = Crypter::new(Method::Aes256Ctr, &key).unwrap();
         check("db-aes256", Some(key), "log", &["shop.*"], "mark5").await;
     }
+
+    /// A backup of one database knows nothing of the others: what the log has of them is not all.
+    #[cfg(golden)]
+    #[tokio::test]
+    async fn tables_that_the_backup_left_out() {
+        let root = Path::new(env!("GOLDEN_TIDB_1"));
+        let mut job = Job::new(root.join("log"), TimeStamp(470_613_984_875_380_738));
+        job.full = root.join("db-lz4");
+        let error = job.refused().await;
+        assert!(matches!(error, ExportError::NotInBackup { .. }), "{error}");
+        assert_eq!(error.kind(), Kind::Invalid);
+    }
+
+    /// The compacted log after its migration was merged into the base and carried out: what the
+    /// SSTs stand for is gone, and the metadata of it.
+    #[cfg(golden)]
+    async fn carried_out() -> tempfile::TempDir {
+        use br_format::log::migration::MigrationName;
+
+        let folder = tempfile::tempdir().unwrap();
+        copy(
+            &Path::new(env!("GOLDEN_TIDB_1")).join("log-compacted"),
+            folder.path(),
+        );
+        let path = folder.path().to_owned();
+        let storage = Storage::open(&Rt::real(), &Backend::Local { path })
+            .await
+            .unwrap();
+        let merged = LogStorage::new(storage)
+            .migrations()
+            .await
+            .unwrap()
+            .merged();
+        std::fs::remove_dir_all(folder.path().join("v1/migrations")).unwrap();
+        std::fs::create_dir(folder.path().join("v1/migrations")).unwrap();
+        let base = br_format::log::migration::Migration {
+            edits: Vec::new(),
+            ..merged.clone()
+        };
+        std::fs::write(
+            folder.path().join(MigrationName::Base.to_name()),
+            base.encode(),
+        )
+        .unwrap();
+        for edit in &merged.edits {
+            let path = folder.path().join(&edit.path);
+            let mut meta = LogMeta::decode("meta", &std::fs::read(&path).unwrap()).unwrap();
+            for object in &edit.delete_objects {
+                std::fs::remove_file(folder.path().join(object)).unwrap();
+                meta.groups.retain(|group| group.path != *object);
+            }
+            for deleted in &edit.delete_spans {
+                let of_object = |group: &&mut _| same_path(group, &deleted.path);
+                for group in meta.groups.iter_mut().filter(of_object) {
+                    group
+                        .files
+                        .retain(|file| !deleted.spans.contains(&file.span));
+                }
+            }
+            meta.recompute_range();
+            match edit.destruct_self {
+                true => std::fs::remove_file(path).unwrap(),
+                false => std::fs::write(path, meta.encode()).unwrap(),
+            }
+        }
+        folder
+    }
+
+    #[cfg(golden)]
+    fn same_path(group: &br_format::log::metadata::LogGroup, path: &str) -> bool {
+        group.path == path
+    }
+
+    #[cfg(golden)]
+    #[tokio::test]
+    async fn a_migration_that_was_carried_out() {
+        let folder = carried_out().await;
+        let log = folder.path().to_str().unwrap();
+        check("full", None, log, &USERS, "mark5").await;
+        check("full", None, log, &USERS, "ts1").await;
+    }
+
+    /// Without the metadata, the records in the SSTs say how old values may be.
+    #[cfg(golden)]
+    #[tokio::test]
+    async fn values_stay_in_reach_when_their_metadata_is_gone() {
+        use futures::TryStreamExt;
+
+        let folder = carried_out().await;
+        let open = async |path: PathBuf| {
+            LogStorage::new(
+                Storage::open(&Rt::real(), &Backend::Local { path })
+                    .await
+                    .unwrap(),
+            )
+        };
+        let after = open(folder.path().to_owned()).await;
+        let root = Path::new(env!("GOLDEN_TIDB_1"));
+        let before = open(root.join("log")).await;
+        let metas = std::fs::read_dir(root.join("log/v1/backupmeta")).unwrap();
+        let metas = metas.map(|meta| meta.unwrap().file_name().into_string().unwrap());
+        let names: Vec<_> = metas.map(|name| format!("v1/backupmeta/{name}")).collect();
+        let metas: Vec<_> = before.metas(names).try_collect().await.unwrap();
+        let end = TimeStamp(0x0687_f4ee_5a94_0002);
+        let mut is_older = 0;
+        for i in 0..20 {
+            let start = TimeStamp(TS0.0 + i * ((end.0 - TS0.0) / 20));
+            let of_metas = metas
+                .iter()
+                .filter_map(|(_, meta)| meta.shift_ts(start, end));
+            let expected = of_metas.fold(start, TimeStamp::min);
+            let found = after.select(start, end).await.unwrap().window.shift_ts;
+            // A file's least `start_ts` may be that of a record before the window.
+            assert!(found <= start);
+            is_older += u32::from(found < start);
+            let exact = least_in_records(&before, &metas, start, end).await;
+            assert!(
+                found <= exact.min(start),
+                "{start}: {found} {exact} {expected}"
+            );
+        }
+        assert!(is_older > 0);
+    }
+
+    /// The least `start_ts` of all records of rows that commit in the window.
+    #[cfg(golden)]
+    async fn least_in_records(
+        log: &LogStorage,
+        metas: &[(String, LogMeta)],
+        start: TimeStamp,
+        end: TimeStamp,
+    ) -> TimeStamp {
+        use br_format::log::record::Records;
+        use br_types::Cf;
+
+        let mut least = TimeStamp::MAX;
+        for group in metas.iter().flat_map(|(_, meta)| &meta.groups) {
+            let files = group.files.iter().filter(|file| {
+                file.identity.cf == Cf::Write && file.max_ts > start && file.min_ts <= end
+            });
+            for file in files {
+                let plain = Crypter::plaintext();
+                let records = log.read_file(&group.path, file, &plain).await.unwrap();
+                for record in Records::new(&records) {
+                    let record = record.unwrap();
+                    let (_, ts) = record.split_key().unwrap();
+                    if ts > start && ts <= end {
+                        let write = br_codec::WriteRef::parse(record.value).unwrap();
+                        least = least.min(write.start_ts);
+                    }
+                }
+            }
+        }
+        least
+    }
 }

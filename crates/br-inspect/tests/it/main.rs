@@ -8,3 +8,4 @@ mod export_log;
 mod folders;
 #[cfg(golden)]
 mod rows;
+mod show;

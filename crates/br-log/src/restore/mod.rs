@@ -12,6 +12,7 @@
 
 mod added_indexes;
 mod apply;
+mod covered;
 mod earlier;
 mod error;
 mod id_map;

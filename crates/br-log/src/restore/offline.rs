@@ -25,6 +25,7 @@ use br_tidb::table_key::record_range;
 use br_types::{Classify, ClusterId, Code, Kind, TableId, TimeStamp};
 use bytes::Bytes;
 
+use super::covered::Coverage;
 use super::error::PointError;
 use super::load::{KeyChoice, Loader};
 use super::rewrite::{KeyRewrite, WantedTable};
@@ -169,7 +170,10 @@ impl OfflineLog {
 
     /// What becomes of the tables of the backup.
     pub fn schemas(&self) -> OfflineSchemas<'_> {
-        OfflineSchemas(SchemaState::new(&self.changes))
+        OfflineSchemas {
+            state: SchemaState::new(&self.changes),
+            coverage: Coverage::new(&self.changes),
+        }
     }
 
     /// Sorts what the log has of the rows of these tables and partitions.
@@ -242,7 +246,20 @@ struct Load {
 }
 
 /// Turns the tables of the backup into those of the point.
-pub struct OfflineSchemas<'a>(SchemaState<'a>);
+pub struct OfflineSchemas<'a> {
+    state: SchemaState<'a>,
+    coverage: Coverage,
+}
+
+/// A table that the backup does not have, or a database without tables.
+#[derive(Clone, Debug)]
+pub struct NewSchema {
+    /// As a backup has it.
+    pub entry: SchemaEntry,
+    /// Whether all of its rows are in the log. If not, the table was there before the backup,
+    /// which left it out.
+    pub is_covered: bool,
+}
 
 impl OfflineSchemas<'_> {
     /// A table of the backup as it is at the point; `None` if it is gone by then.
@@ -250,21 +267,27 @@ impl OfflineSchemas<'_> {
     /// # Errors
     /// A schema makes no sense.
     pub fn of_backup(&mut self, entry: SchemaEntry) -> Result<Option<SchemaEntry>, OfflineError> {
-        Ok(self.0.from_backup(entry)?.map(|table| table.entry))
+        self.coverage.add_backup(&entry);
+        Ok(self.state.from_backup(entry)?.map(|table| table.entry))
     }
 
     /// What the backup does not have; after all of the backup. Databases without tables come last.
     ///
     /// # Errors
     /// A schema makes no sense.
-    pub fn rest(mut self) -> Result<Vec<SchemaEntry>, OfflineError> {
+    pub fn rest(mut self) -> Result<Vec<NewSchema>, OfflineError> {
         let mut more = Vec::new();
-        let databases = self.0.rest(|table| {
+        let databases = self.state.rest(|table| {
             more.push(table.entry);
             Ok(())
         })?;
         more.extend(databases);
-        Ok(more)
+        let coverage = self.coverage;
+        let more = more.into_iter().map(|entry| NewSchema {
+            is_covered: coverage.covers(&entry),
+            entry,
+        });
+        Ok(more.collect())
     }
 }
 

@@ -26,9 +26,9 @@ pub(crate) struct SchemaChanges {
     /// By database and id.
     pub(crate) tables: BTreeMap<(DbId, TableId), TableChange>,
     /// The last value of each counter that was written.
-    counters: HashMap<(TableId, Counter), BTreeMap<DbId, i64>>,
+    pub(super) counters: HashMap<(TableId, Counter), BTreeMap<DbId, i64>>,
     /// Indexes of the first schema that the log has of a table, by the table's id.
-    first_public: HashMap<TableId, (TimeStamp, HashSet<IndexId>)>,
+    pub(super) first_public: HashMap<TableId, (TimeStamp, HashSet<IndexId>)>,
     /// Jobs that changed schemas, as TiDB's JSON, by id.
     pub(crate) jobs: BTreeMap<i64, Vec<u8>>,
 }

@@ -61,7 +61,10 @@ impl ShowCommand {
             problems => Err(CommandError {
                 kind: Kind::Data,
                 code: Code::DATA_DAMAGED,
-                cause: format!("{problems} objects are missing, damaged or cannot be read"),
+                cause: match problems {
+                    1 => "an object is missing, damaged or cannot be read".to_owned(),
+                    n => format!("{n} objects are missing, damaged or cannot be read"),
+                },
                 next_step: Some("see the list above; restore within the windows it shows".into()),
             }),
         }

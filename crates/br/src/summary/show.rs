@@ -40,7 +40,7 @@ pub(crate) fn show(shown: &Shown, with_tables: bool, as_json: bool) {
     }
     print(&"Can be restored:");
     for window in &shown.windows {
-        window_text(window);
+        window_text(shown, window);
     }
 }
 
@@ -77,6 +77,11 @@ fn kind(backup: &ShownBackup) -> &'static str {
     }
 }
 
+fn table_count(backup: &ShownBackup) -> usize {
+    let tables = backup.tables.iter();
+    tables.filter(|table| table.table.is_some()).count()
+}
+
 fn backup_text(folder: &str, backup: &ShownBackup, with_tables: bool) {
     let head = &backup.head;
     print(&format_args!(
@@ -91,10 +96,9 @@ fn backup_text(folder: &str, backup: &ShownBackup, with_tables: bool) {
     if !head.backup_ts.is_zero() {
         print(&format_args!("  as of   {}", ts_text(head.backup_ts)));
     }
-    let tables = backup.tables.iter().filter(|table| table.table.is_some());
     print(&format_args!(
         "  holds   {} tables, {} pairs, {} in {} files of {}",
-        tables.count(),
+        table_count(backup),
         backup.kvs,
         human_size(backup.kv_bytes),
         backup.files,
@@ -191,10 +195,16 @@ fn missing_text<'a>(missing: impl Iterator<Item = (&'a str, &'a str)>, checked: 
     }
 }
 
-fn window_text(window: &RestoreWindow) {
-    let mut chain = vec![folder(&window.full)];
-    chain.extend(window.incrementals.iter().map(String::as_str));
-    chain.extend(window.log.as_deref().map(folder));
+fn window_text(shown: &Shown, window: &RestoreWindow) {
+    // How much a backup holds tells whether it is one of the whole cluster.
+    let tables = shown.places.iter().find_map(|place| match &place.what {
+        What::Backup(backup) if place.folder == window.full => Some(table_count(backup)),
+        _ => None,
+    });
+    let full = folder(&window.full);
+    let mut chain = vec![format!("{full} ({} tables)", tables.unwrap_or_default())];
+    chain.extend(window.incrementals.iter().cloned());
+    chain.extend(window.log.as_deref().map(|log| folder(log).to_owned()));
     let chain = chain.join(" + ");
     if window.log.is_none() {
         return print(&format_args!("  {}  from {chain}", ts_text(window.from_ts)));

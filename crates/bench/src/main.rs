@@ -2,9 +2,11 @@
 //! machine: the bounds are what the same cores do when nothing but the unavoidable is done.
 //!
 //! `BENCH_MB` sets the size of the data (MB of keys and values, default 256), `BENCH_THREADS` the
-//! cores that a bound may use (default: all).
+//! cores that a bound may use (default: all). `BENCH_LOG_MB` sets the size of the log that is
+//! restored (default 512); with `BENCH_ONLY=log` nothing else is measured.
 
 mod bounds;
+mod log_restore;
 mod memory;
 
 use std::{env, path::Path, sync::Arc, time::Duration};
@@ -26,6 +28,8 @@ use br_workload::bulk;
 
 /// Bytes of one row's value, of which half can be compressed.
 const VALUE_BYTES: usize = 200;
+/// Tables that share the events of a log.
+const LOG_TABLES: [usize; 2] = [10, 10_000];
 /// Each figure is measured so often; the best counts, as the bound's best does.
 const ROUNDS: usize = 3;
 
@@ -41,7 +45,17 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(mega_bytes, threads))
+    runtime.block_on(async {
+        if env::var("BENCH_ONLY").as_deref() != Ok("log") {
+            run(mega_bytes, threads).await?;
+        }
+        for tables in LOG_TABLES {
+            let folder = tempfile::tempdir()?;
+            let bytes = number("BENCH_LOG_MB", 512) << 20;
+            log_restore::measure(&Rt::real(), folder.path(), tables, bytes).await?;
+        }
+        Ok(())
+    })
 }
 
 async fn run(mega_bytes: usize, threads: usize) -> Result<()> {

@@ -503,7 +503,6 @@ fn compare(expect: Expect) -> pb::Compare {
         key,
         target_union: Some(value),
         range_end,
-        ..Default::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Migrations: how a log is edited whose objects other readers rely on.
 //!
 //! # What it does
-//! [`append`] adds an edit; [`load`] reads all; [`merge`] makes one of them and removes what they
+//! [`append()`] adds an edit; [`load()`] reads all; [`merge()`] makes one of them and removes what they
 //! took out of the log.
 //!
 //! # Objects it reads and writes

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | a task at one moment | [`Task`] |
 //! | the keys in etcd | [`TaskStore`] |
-//! | start, with its checks | [`start`] |
-//! | stop, pause, resume | [`stop`], [`pause`], [`resume`] |
+//! | start, with its checks | [`start()`] |
+//! | stop, pause, resume | [`stop()`], [`pause()`], [`resume()`] |
 
 mod change;
 mod error;

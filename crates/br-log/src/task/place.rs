@@ -42,7 +42,6 @@ pub(super) async fn look(storage: &Storage) -> Result<Place, TaskError> {
     if bounds.replicated.is_some() {
         return Err(TaskError::IsACopy { place: place() });
     }
-    check_end(storage, &bounds).await?;
     Ok(Place::Log(bounds))
 }
 
@@ -62,7 +61,7 @@ async fn look_for_remains(storage: &Storage) -> Result<Place, TaskError> {
 }
 
 /// That the objects at the end of the log, where the next task joins on, are there.
-async fn check_end(storage: &Storage, bounds: &LogBounds) -> Result<(), TaskError> {
+pub(super) async fn check_end(storage: &Storage, bounds: &LogBounds) -> Result<(), TaskError> {
     let end_ms = u64::try_from(CHECKED_END.as_millis()).unwrap_or(u64::MAX);
     let from = TimeStamp::compose(bounds.max_ts.physical_ms().saturating_sub(end_ms), 0);
     let mut names = Vec::new();

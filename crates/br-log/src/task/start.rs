@@ -32,7 +32,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     TaskError, TaskStore,
-    place::{Place, look},
+    place::{Place, check_end, look},
 };
 use crate::read::LogBounds;
 
@@ -116,7 +116,11 @@ pub async fn start(
     }
     let continued = match look(storage).await? {
         Place::Free => None,
-        Place::Log(bounds) => Some(check_continuation(cluster, storage, bounds, now)?),
+        Place::Log(bounds) => {
+            let bounds = check_continuation(cluster, storage, bounds, now)?;
+            check_end(storage, &bounds).await?;
+            Some(bounds)
+        }
     };
     let start_ts = continued.as_ref().map_or(start_ts, |bounds| bounds.max_ts);
     let safe_point_id = format!("br-{}", cluster.rt().uuid());

@@ -12,7 +12,7 @@ pub(crate) fn flushes(flushes: &[StoreFlush]) -> usize {
     let mut failed = 0;
     for flush in flushes {
         let (store, address) = (flush.store, &flush.address);
-        let mut say = |what: &str| print(&format_args!("store {store} at {address}: {what}"));
+        let say = |what: &str| print(&format_args!("store {store} at {address}: {what}"));
         match &flush.result {
             Err(error) => {
                 failed += 1;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use br_format::log::metadata::{LogGroup, LogLayout, LogMeta};
 use br_format::log::task::{END_TS_NONE, Pause, TaskEncryption, TaskKey, TaskName};
 use br_log::{
     Operator,
@@ -13,7 +14,7 @@ use br_log::{
 use br_proto::kvrpcpb;
 use br_rt::CancellationToken;
 use br_storage::{SendCredentials, Storage};
-use br_types::{Classify, Code, TimeStamp};
+use br_types::{Classify, Code, StoreId, TimeStamp};
 
 use crate::site::{Place, Site, options};
 
@@ -102,7 +103,7 @@ async fn a_task_is_started_paused_resumed_and_stopped() {
     assert!(matches!(error, TaskError::NotPaused { .. }), "{error}");
 
     // Keys of a task whose name begins like this one's are nobody's business.
-    let other = TaskKey::StorageCheckpoint(TaskName::new("ab").unwrap(), br_types::StoreId(1));
+    let other = TaskKey::StorageCheckpoint(TaskName::new("ab").unwrap(), StoreId(1));
     let etcd = site.cluster.etcd();
     etcd.put(&other.to_bytes(), &[0; 8], None).await.unwrap();
     task::stop(&site.cluster, "a").await.unwrap();
@@ -202,6 +203,30 @@ async fn a_log_goes_on_where_it_ended_or_not_at_all() {
     assert_eq!(started.info.start_ts, checkpoint, "without a gap");
     assert!(started.continued.is_some());
     task::stop(&site.cluster, "b").await.unwrap();
+
+    // Part of its end is gone.
+    let lost = LogMeta {
+        store: StoreId(1),
+        resolved_ts: checkpoint,
+        min_ts: checkpoint.prev(),
+        max_ts: checkpoint,
+        layout: LogLayout::V2,
+        groups: vec![LogGroup {
+            path: "v1/20260101/00/1/lost.log".into(),
+            files: Vec::new(),
+            min_ts: checkpoint.prev(),
+            max_ts: checkpoint,
+            min_resolved_ts: checkpoint,
+            length: 5,
+        }],
+    };
+    let name = format!(
+        "v1/backupmeta/{0:016X}0000000000000001-d{0:016X}l{0:016X}u{0:016X}p0000000000000000.meta",
+        checkpoint.0
+    );
+    storage.write(&name, lost.encode()).await.unwrap();
+    let code = code_of_start(&site, &place, request(&place, "b")).await;
+    assert_eq!(code, Some(Code::DATA_DAMAGED));
 
     // Garbage collection has passed the end of the log.
     let pd = site.cluster.pd();

@@ -164,10 +164,9 @@ mod tests {
 
     fn jobs(texts: &[&str]) -> SchemaChanges {
         let jobs = texts.iter().enumerate();
+        let jobs = jobs.map(|(id, text)| (id as i64, text.as_bytes().to_vec()));
         let mut changes = SchemaChanges::default();
-        changes.jobs = jobs
-            .map(|(id, text)| (id as i64, text.as_bytes().to_vec()))
-            .collect();
+        changes.jobs.extend(jobs);
         changes
     }
 

@@ -160,7 +160,7 @@ impl Earlier {
         let mut places: HashMap<DbId, usize> = HashMap::new();
         let mut state = SchemaState::new(changes);
         for entry in &self.entries {
-            if let Some(table) = state.from_backup(entry.clone())? {
+            if let Some(table) = state.entry_of_backup(entry.clone())? {
                 self.add_table(&mut plan, &mut places, &table, options)?;
             }
         }

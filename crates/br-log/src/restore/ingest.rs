@@ -182,7 +182,7 @@ impl Ingestion {
         let state = Making::Start(range);
         stream::try_unfold(state, async |state| {
             let (mut maker, mut regions) = match state {
-                Making::Start(range) => (self.maker(range).await?, Vec::new()),
+                Making::Start(range) => (Box::new(self.maker(range).await?), Vec::new()),
                 Making::On(maker, regions) => (maker, regions),
             };
             let Some(key) = maker.next_key() else {
@@ -291,7 +291,7 @@ impl Ingestion {
 
 enum Making {
     Start(KeyRange<EncodedKey>),
-    On(PieceMaker, Vec<RegionRoute>),
+    On(Box<PieceMaker>, Vec<RegionRoute>),
 }
 
 /// The ranges between cuts, open at both ends.

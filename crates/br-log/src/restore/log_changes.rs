@@ -161,7 +161,7 @@ impl Changes for LogChanges<'_> {
         if let Some(backup) = backup {
             backup
                 .schemas(async |entry| {
-                    if let Some(table) = state.from_backup(entry)? {
+                    if let Some(table) = state.entry_of_backup(entry)? {
                         visit(self.complete(table)?).await?;
                     }
                     Ok::<_, PointError>(())
@@ -170,7 +170,7 @@ impl Changes for LogChanges<'_> {
         }
         if let Some(earlier) = &self.earlier {
             for entry in &earlier.entries {
-                let Some(table) = state.from_backup(entry.clone())? else {
+                let Some(table) = state.entry_of_backup(entry.clone())? else {
                     continue;
                 };
                 let is_changed = table.is_changed;

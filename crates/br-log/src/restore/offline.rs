@@ -268,7 +268,7 @@ impl OfflineSchemas<'_> {
     /// A schema makes no sense.
     pub fn of_backup(&mut self, entry: SchemaEntry) -> Result<Option<SchemaEntry>, OfflineError> {
         self.coverage.add_backup(&entry);
-        Ok(self.state.from_backup(entry)?.map(|table| table.entry))
+        Ok(self.state.entry_of_backup(entry)?.map(|table| table.entry))
     }
 
     /// What the backup does not have; after all of the backup. Databases without tables come last.

@@ -62,7 +62,7 @@ impl<'c> SchemaState<'c> {
     ///
     /// # Errors
     /// A schema makes no sense.
-    pub(crate) fn from_backup(
+    pub(crate) fn entry_of_backup(
         &mut self,
         entry: SchemaEntry,
     ) -> Result<Option<FinalTable>, PointError> {

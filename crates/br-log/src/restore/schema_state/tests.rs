@@ -75,7 +75,7 @@ fn end(
         }
     };
     for entry in backup {
-        if let Some(table) = state.from_backup(entry).unwrap() {
+        if let Some(table) = state.entry_of_backup(entry).unwrap() {
             add(&table.entry);
         }
     }
@@ -99,7 +99,10 @@ fn tables(of: &[(&str, &[i64])]) -> BTreeMap<String, Vec<i64>> {
 fn a_database_dropped_and_made_again_under_its_name_is_another_one() {
     let changes = changes(
         &[(1, None), (9, Some("shop"))],
-        &[((1, 2), None), ((9, 10), Some(table_json(10, "t", &[], &[])))],
+        &[
+            ((1, 2), None),
+            ((9, 10), Some(table_json(10, "t", &[], &[]))),
+        ],
     );
     let backup = vec![
         entry((1, "shop"), Some(table_json(2, "t", &[], &[]))),
@@ -163,7 +166,7 @@ fn a_moved_table_keeps_its_id_and_counters() {
     ];
     let mut state = SchemaState::new(&changes);
     for entry in backup {
-        assert!(state.from_backup(entry).unwrap().is_none());
+        assert!(state.entry_of_backup(entry).unwrap().is_none());
     }
     let mut moved = Vec::new();
     let empty = state
@@ -175,7 +178,10 @@ fn a_moved_table_keeps_its_id_and_counters() {
     let [table] = moved.as_slice() else {
         panic!("{} tables", moved.len());
     };
-    assert_eq!((table.info.id, table.info.name.original.as_str()), (7, "moved"));
+    assert_eq!(
+        (table.info.id, table.info.name.original.as_str()),
+        (7, "moved")
+    );
     assert_eq!(table.info.auto_inc_id, 501);
     assert_eq!(empty.len(), 1, "the database that it left is empty");
 }
@@ -210,7 +216,7 @@ fn counters_alone_change_a_table() {
     changes.set_counter(DbId(1), TableId(2), Counter::RowId, 4000);
     let mut state = SchemaState::new(&changes);
     let backup = entry((1, "d"), Some(table_json(2, "t", &[], &[])));
-    let table = state.from_backup(backup).unwrap().unwrap();
+    let table = state.entry_of_backup(backup).unwrap().unwrap();
     assert!(table.is_changed);
     assert_eq!(table.info.auto_inc_id, 4001);
 }
@@ -226,7 +232,7 @@ fn added_indexes_are_those_that_the_backup_and_the_first_schema_lack() {
     changes.set_first_indexes(TableId(8), [IndexId(1)]);
     let mut state = SchemaState::new(&changes);
     let backup = entry((1, "d"), Some(table_json(2, "t", &[], &[(1, 5)])));
-    let table = state.from_backup(backup).unwrap().unwrap();
+    let table = state.entry_of_backup(backup).unwrap().unwrap();
     assert_eq!(table.added_indexes, HashSet::from([IndexId(2)]));
     let kept: Vec<_> = table.info.indexes.iter().map(|index| index.id).collect();
     assert_eq!(kept, [1, 2], "an index that is not complete does not count");

@@ -277,7 +277,7 @@ impl Text {
 
     /// Whether the sort key does not give the value back.
     pub(super) fn is_restored(self) -> bool {
-        self.is_collated && !(self.is_bin && !self.is_varying)
+        self.is_collated && (self.is_varying || !self.is_bin)
     }
 }
 

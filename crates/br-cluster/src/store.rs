@@ -250,8 +250,7 @@ impl StoreClient {
             (!next.is_empty()).then(|| Chunk::Data(next.into()))
         });
         let requests = std::iter::once(Chunk::Meta(meta)).chain(data);
-        let requests =
-            requests.map(|chunk| import_sstpb::UploadRequest { chunk: Some(chunk) });
+        let requests = requests.map(|chunk| import_sstpb::UploadRequest { chunk: Some(chunk) });
         let mut stub = self.import();
         let upload = async move { stub.upload(futures::stream::iter(requests)).await };
         self.call(METHOD, DOWNLOAD_LIMIT, upload).await.map(drop)

@@ -126,7 +126,8 @@ service! {
             _request: Request<kvrpcpb::GetLockWaitInfoRequest>,
         ) -> Result<Response<kvrpcpb::GetLockWaitInfoResponse>, Status> {
             check_store(&self.store, 0)?;
-            Ok(Response::new(kvrpcpb::GetLockWaitInfoResponse::default()))
+            let entries = self.store.storage.lock_waits();
+            Ok(Response::new(kvrpcpb::GetLockWaitInfoResponse { entries, ..Default::default() }))
         }
     }
 }

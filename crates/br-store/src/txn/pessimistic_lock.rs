@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use br_codec::{Lock, LockKind, WriteKind, key};
-use br_proto::kvrpcpb::{
-    Assertion, LockInfo, Op, PessimisticLockKeyResult, PessimisticLockKeyResultType as ResultType,
-    PessimisticLockRequest, PessimisticLockResponse, PessimisticLockWakeUpMode,
-    write_conflict::Reason,
+use br_proto::{
+    deadlock::WaitForEntry,
+    kvrpcpb::{
+        Assertion, LockInfo, Op, PessimisticLockKeyResult,
+        PessimisticLockKeyResultType as ResultType, PessimisticLockRequest,
+        PessimisticLockResponse, PessimisticLockWakeUpMode, write_conflict::Reason,
+    },
 };
 use br_types::{EncodedKey, TimeStamp};
 
@@ -72,6 +75,11 @@ impl Storage {
                 answer
             }
         }
+    }
+
+    /// Who waits for whose lock.
+    pub fn lock_waits(&self) -> Vec<WaitForEntry> {
+        self.0.waits.all()
     }
 
     async fn try_pessimistic_lock(

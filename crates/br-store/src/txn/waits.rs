@@ -114,6 +114,19 @@ impl LockWaits {
         }))
     }
 
+    /// Everyone that waits, by transaction.
+    pub(crate) fn all(&self) -> Vec<WaitForEntry> {
+        let waiters = self.0.lock();
+        let mut all: Vec<_> = waiters
+            .edges
+            .iter()
+            .flat_map(|(waiter, edges)| edges.iter().map(|edge| (*waiter, edge)))
+            .map(|(waiter, edge)| entry(waiter, edge.holder, edge.raw_key.clone()))
+            .collect();
+        all.sort_unstable_by(|a, b| (a.txn, &a.key).cmp(&(b.txn, &b.key)));
+        all
+    }
+
     /// Wakes who waits for the locks of these data keys.
     pub(crate) fn wake(&self, data_keys: &[Vec<u8>]) {
         if data_keys.is_empty() {
@@ -199,13 +212,6 @@ fn deadlock(
         .last()
         .map(|(_, edge)| edge.raw_key.clone())
         .unwrap_or_default();
-    let entry = |waiter: TimeStamp, holder: TimeStamp, key: Vec<u8>| WaitForEntry {
-        txn: waiter.0,
-        wait_for_txn: holder.0,
-        key_hash: hash(&key),
-        key,
-        ..Default::default()
-    };
     let mut wait_chain: Vec<_> = chain
         .into_iter()
         .map(|(waiter, edge)| entry(waiter, edge.holder, edge.raw_key))
@@ -218,6 +224,16 @@ fn deadlock(
         deadlock_key_hash: hash(&deadlock_key),
         deadlock_key,
         wait_chain,
+    }
+}
+
+fn entry(waiter: TimeStamp, holder: TimeStamp, key: Vec<u8>) -> WaitForEntry {
+    WaitForEntry {
+        txn: waiter.0,
+        wait_for_txn: holder.0,
+        key_hash: hash(&key),
+        key,
+        ..Default::default()
     }
 }
 

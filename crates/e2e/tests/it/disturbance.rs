@@ -9,9 +9,11 @@ use br_types::{EncodedKey, StoreId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Which disturbances.
-#[derive(Clone, Copy)]
+#[derive(Default)]
 pub(crate) struct Disturbance {
     pub(crate) merges: bool,
+    /// A bound between regions that merges leave alone.
+    pub(crate) kept_bound: Option<EncodedKey>,
     /// How often a store fails and comes back; one at a time.
     pub(crate) store_failures: usize,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Disturbed {
 impl Disturbance {
     /// Goes on until `stop`. `key` gives keys to split at. Every store is up at the end.
     pub(crate) async fn run(
-        self,
+        &self,
         cluster: &Cluster,
         seed: u64,
         key: impl Fn(&mut StdRng) -> EncodedKey,
@@ -47,7 +49,7 @@ impl Disturbance {
                         done.splits += usize::from(!made.is_empty());
                     }
                 }
-                6..10 if self.merges => done.merges += usize::from(merge(cluster, &mut rng)),
+                6..10 if self.merges => done.merges += usize::from(self.merge(cluster, &mut rng)),
                 10 if done.store_failures < self.store_failures => {
                     let store = stores[rng.random_range(0..stores.len())];
                     cluster.kill_store(store).unwrap();
@@ -63,17 +65,20 @@ impl Disturbance {
         }
         done
     }
-}
 
-fn merge(cluster: &Cluster, rng: &mut StdRng) -> bool {
-    let regions = cluster.regions();
-    if regions.len() < 2 {
-        return false;
+    fn merge(&self, cluster: &Cluster, rng: &mut StdRng) -> bool {
+        let regions = cluster.regions();
+        if regions.len() < 2 {
+            return false;
+        }
+        let left = rng.random_range(0..regions.len() - 1);
+        let (a, b) = (&regions[left], &regions[left + 1]);
+        if self.kept_bound == Some(b.range().start) {
+            return false;
+        }
+        let (source, target) = if rng.random() { (a, b) } else { (b, a) };
+        cluster.merge(source.id(), target.id()).is_ok()
     }
-    let left = rng.random_range(0..regions.len() - 1);
-    let (a, b) = (regions[left].id(), regions[left + 1].id());
-    let (source, target) = if rng.random() { (a, b) } else { (b, a) };
-    cluster.merge(source, target).is_ok()
 }
 
 fn transfer(cluster: &Cluster, rng: &mut StdRng) -> bool {

@@ -35,6 +35,7 @@ async fn transactional_keys_under_load() {
     let disturbance = Disturbance {
         merges: true,
         store_failures: 1,
+        ..Disturbance::default()
     };
     let tables: Vec<_> = workload.model().tables().cloned().collect();
     let split_key = |rng: &mut StdRng| {

@@ -90,6 +90,7 @@ async fn back_up_under_load(source: &Site, workload: &Workload, rng: &mut StdRng
         } else {
             0
         },
+        ..Disturbance::default()
     };
     let tables: Vec<_> = workload.model().tables().cloned().collect();
     let split_key = |rng: &mut StdRng| {
@@ -219,7 +220,7 @@ async fn restore(from: &Place, crypter: &Crypter, rng: &mut StdRng) -> Site {
     let stop = CancellationToken::new();
     let disturbance = Disturbance {
         merges: false,
-        store_failures: 0,
+        ..Disturbance::default()
     };
     let nowhere = |rng: &mut StdRng| {
         let table = br_types::TableId(rng.random_range(100..130));

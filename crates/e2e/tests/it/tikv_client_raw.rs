@@ -1,9 +1,14 @@
 //! The `tikv-client` crate reads and writes raw keys on the embedded cluster, through splits, merges
 //! and leader transfers, next to a model.
+//!
+//! Two things of the client are left out. Its scan begins anew behind the cluster's last region, so
+//! there is a region behind all keys. Its backward scan goes to the region of the lower bound, which
+//! stores refuse unless the upper one lies there too (its issue 512), so it is tried in one region.
 
 use std::collections::BTreeMap;
 
 use br_codec::{ApiVersion, key};
+use br_embed::Options;
 use br_rt::CancellationToken;
 use br_types::EncodedKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -17,6 +22,9 @@ use crate::{
 const KEYS: u32 = 80;
 const WORKERS: u64 = 3;
 const STEPS: usize = 250;
+
+/// Behind the keys of all workers.
+const AFTER_ALL: &[u8] = b"x";
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -32,16 +40,8 @@ async fn random_commands_in_api_v2() {
 
 async fn random_commands(api_version: ApiVersion, seed: u64) {
     let mut options = options();
-    options.api_version = api_version;
     options.region_split_keys = 7;
-    let site = Site::start(options).await;
-    let config = match api_version {
-        ApiVersion::V2 => Config::default().with_default_keyspace(),
-        ApiVersion::V1 | ApiVersion::V1Ttl => Config::default(),
-    };
-    let client = RawClient::new_with_config(vec![site.embedded.pd_addr()], config)
-        .await
-        .unwrap();
+    let (site, client) = start(api_version, options).await;
     let stop = CancellationToken::new();
     let workers = async {
         let workers = (0..WORKERS).map(|worker| {
@@ -65,7 +65,8 @@ async fn random_commands(api_version: ApiVersion, seed: u64) {
     };
     let disturbance = Disturbance {
         merges: true,
-        store_failures: 0,
+        kept_bound: Some(routing(api_version, AFTER_ALL)),
+        ..Disturbance::default()
     };
     let disturbed = disturbance.run(&site.embedded, seed, split_key, &stop);
     let (model, disturbed) = futures::join!(workers, disturbed);
@@ -75,11 +76,58 @@ async fn random_commands(api_version: ApiVersion, seed: u64) {
         site.embedded.regions().len()
     );
     assert!(model.len() > 10 && disturbed.splits + disturbed.transfers > 0);
-    let all = client.scan(.., 10_000).await.unwrap();
+    let everything = || Vec::new()..AFTER_ALL.to_vec();
+    let all = client.scan(everything(), 10_000).await.unwrap();
     assert!(all.into_iter().map(pair).eq(model));
     client.delete_range(..).await.unwrap();
-    assert_eq!(client.scan_keys(.., 10_000).await.unwrap(), []);
+    assert_eq!(client.scan_keys(everything(), 10_000).await.unwrap(), []);
     site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backward_scans_within_a_region() {
+    for api_version in [ApiVersion::V1, ApiVersion::V1Ttl, ApiVersion::V2] {
+        let (site, client) = start(api_version, options()).await;
+        let pairs: Vec<_> = (0..KEYS)
+            .map(|number| (user_key("b", number), vec![b'v'; number as usize]))
+            .collect();
+        client.batch_put(pairs.clone()).await.unwrap();
+        for (from, to, limit) in [
+            (0, KEYS, 2 * KEYS),
+            (10, 70, 20),
+            (30, 30, 5),
+            (79, KEYS, 1),
+        ] {
+            let range = user_key("b", from)..user_key("b", to);
+            let expected: Vec<_> = pairs[from as usize..to as usize]
+                .iter()
+                .rev()
+                .take(limit as usize)
+                .cloned()
+                .collect();
+            let found = client.scan_reverse(range.clone(), limit).await.unwrap();
+            assert!(found.into_iter().map(pair).eq(expected.iter().cloned()));
+            let keys = client.scan_keys_reverse(range, limit).await.unwrap();
+            let keys = keys.into_iter().map(Vec::from);
+            assert!(keys.eq(expected.into_iter().map(|(key, _)| key)));
+        }
+        site.stop().await;
+    }
+}
+
+async fn start(api_version: ApiVersion, mut options: Options) -> (Site, RawClient) {
+    options.api_version = api_version;
+    let site = Site::start(options).await;
+    let config = match api_version {
+        ApiVersion::V2 => Config::default().with_default_keyspace(),
+        ApiVersion::V1 | ApiVersion::V1Ttl => Config::default(),
+    };
+    let client = RawClient::new_with_config(vec![site.embedded.pd_addr()], config)
+        .await
+        .unwrap();
+    let bound = routing(api_version, AFTER_ALL);
+    site.embedded.split_at(&[bound]).unwrap();
+    (site, client)
 }
 
 fn user_key(worker: &str, number: u32) -> Vec<u8> {
@@ -198,8 +246,7 @@ impl Worker {
         let held = self.model.range(range.clone());
         let held: Vec<_> = held.map(|(k, v)| (k.clone(), v.clone())).collect();
         let forth = held.iter().take(limit as usize);
-        let back = held.iter().rev().take(limit as usize);
-        match self.rng.random_range(0..6) {
+        match self.rng.random_range(0..5) {
             0 => {
                 let found = self.client.get(key.clone()).await.unwrap();
                 assert_eq!(found.as_ref(), self.model.get(&key));
@@ -218,11 +265,6 @@ impl Worker {
                 assert!(found.iter().eq(forth), "{} of {}", found.len(), held.len());
             }
             3 => {
-                let found = self.client.scan_reverse(range, limit).await.unwrap();
-                let found: Vec<_> = found.into_iter().map(pair).collect();
-                assert!(found.iter().eq(back), "{} of {}", found.len(), held.len());
-            }
-            4 => {
                 let found = self.client.scan_keys(range, limit).await.unwrap();
                 let found: Vec<Vec<u8>> = found.into_iter().map(Vec::from).collect();
                 assert!(found.iter().eq(forth.map(|(key, _)| key)));

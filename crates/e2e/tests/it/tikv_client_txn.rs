@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use br_codec::{ApiVersion, key};
+use br_proto::kvrpcpb;
 use br_rt::{CancellationToken, Rt};
 use br_types::RawKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -108,7 +109,7 @@ async fn history(api_version: ApiVersion, seed: u64) {
     };
     let disturbance = Disturbance {
         merges: true,
-        store_failures: 0,
+        ..Disturbance::default()
     };
     let workers = async {
         let workers = (0..WORKERS).map(|worker| work(&client, seed * 100 + worker));
@@ -290,6 +291,8 @@ fn is_conflict(error: &Error) -> bool {
                 || key.already_exist.is_some()
                 || key.deadlock.is_some()
                 || key.commit_ts_expired.is_some()
+                // A secondary lock was met before its primary was there; the client gives up.
+                || key.txn_not_found.is_some()
                 || !key.retryable.is_empty()
         }
         Error::ExtractedErrors(all) | Error::MultipleKeyErrors(all) => all.iter().all(is_conflict),
@@ -451,12 +454,21 @@ async fn locks_that_were_left_behind_are_cleaned_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_meets_a_lock_and_resolves_it() {
     let (site, client) = start(ApiVersion::V1).await;
-    let mut ours = site.cluster.begin().await.unwrap();
-    for number in 0..KEYS {
-        ours.put(RawKey::from(user_key(number)), b"never".to_vec())
-            .unwrap();
-    }
-    ours.leave_locks().await.unwrap();
+    // Of a client that died in the middle of its commit, as its time to live tells.
+    let mutations = (0..KEYS).map(|number| kvrpcpb::Mutation {
+        key: user_key(number),
+        value: b"never".to_vec(),
+        ..Default::default()
+    });
+    let prewrite = kvrpcpb::PrewriteRequest {
+        mutations: mutations.collect(),
+        primary_lock: user_key(0),
+        start_version: site.now().await.0,
+        lock_ttl: 1,
+        ..Default::default()
+    };
+    let answer = site.embedded.storage().prewrite(prewrite).await;
+    assert_eq!(answer.errors, []);
     let mut txn = client.begin_optimistic().await.unwrap();
     assert_eq!(txn.get(user_key(5)).await.unwrap(), None);
     assert_eq!(txn.scan(.., 1000).await.unwrap().count(), 0);

@@ -89,8 +89,8 @@ mod tests {
         let rt = Rt::simulated(7, UnixMillis(0));
         let storage = Storage::create_base(&rt, &backend).await.unwrap();
         let storage = storage.with_faults(Faults {
-            errors_per_mille: 200,
-            lost_answers_per_mille: 300,
+            errors_per_mille: 100,
+            lost_answers_per_mille: 150,
             ..Faults::default()
         });
         assert!(storage.can_adopt_from(&scratch));

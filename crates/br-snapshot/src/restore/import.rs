@@ -344,7 +344,7 @@ impl Importer {
 fn kind_of_message(message: &str) -> Kind {
     let message = message.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    const DAMAGED: [&str; 8] = [
+    const DAMAGED: [&str; 9] = [
         "corrupt",
         "checksum",
         "bad table magic",
@@ -353,6 +353,8 @@ fn kind_of_message(message: &str) -> Kind {
         "length not match",
         "wrong prefix",
         "truncated",
+        // Shorter or longer than its metadata says.
+        "downloaded size",
     ];
     if has(&DAMAGED) {
         return Kind::Data;
@@ -380,6 +382,10 @@ mod tests {
         );
         assert_eq!(
             kind_of_message("Engine(Bad table magic number)"),
+            Kind::Data
+        );
+        assert_eq!(
+            kind_of_message("downloaded size 1, expected 2 of a.sst"),
             Kind::Data
         );
         assert_eq!(

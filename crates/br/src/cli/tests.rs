@@ -149,6 +149,6 @@ fn commands_have_their_path() {
     );
     assert_eq!(
         path_of(&parse("br log start --task-name x -s y").unwrap()),
-        "log"
+        "log start"
     );
 }

@@ -9,6 +9,7 @@ use std::{
 use super::{Playground, bad_input::golden, br, dir};
 
 /// Starts `br` and sends SIGINT when `when` is true; the exit code.
+#[allow(clippy::disallowed_methods, reason = "processes live in real time")]
 fn interrupt(dir: &Path, args: &[&str], when: impl Fn() -> bool) -> Option<i32> {
     let mut process = Command::new(env!("CARGO_BIN_EXE_br"))
         .current_dir(dir)
@@ -52,7 +53,7 @@ fn ctrl_c_leaves_nothing_paused() {
     let (no_rules, no_guards) = (rules(&playground), guards(&playground));
 
     // 1 MiB/s makes it last for seconds.
-    let restore = ["restore", "full", "-u", pd, "-s", &full];
+    let restore = ["restore", "db", "--db", "shop", "-u", pd, "-s", &full];
     let slowly = [&restore[..], &["--ratelimit", "1"]].concat();
     let code = interrupt(dir, &slowly, || rules(&playground) != no_rules);
     assert_eq!(code, Some(130));

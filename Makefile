@@ -3,15 +3,13 @@
 # Outside the clone, so that a fresh clone finds the compiled dependencies again.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/holdfast/target
 BR := $(CARGO_TARGET_DIR)/debug/br
-# Whole clusters under load take minutes: they have a target of their own.
-QUICK := --workspace --exclude e2e
 
 .PHONY: help deps br demo test e2e bench check fmt lint docs
 
 help:
 	@echo 'make demo    run the main job on an embedded cluster: load, back up, lose, restore, compare'
-	@echo 'make test    every test but those of e2e'
-	@echo 'make e2e     whole clusters under load, with splits, moving leaders and lost stores'
+	@echo 'make test    every test'
+	@echo 'make e2e     only whole clusters under load, with splits, moving leaders and lost stores'
 	@echo 'make bench   speed as ratios to a baseline of the same run'
 	@echo 'make check   what CI runs besides the tests: format, lints, docs'
 	@echo 'make br      build the command: $(BR)'
@@ -27,7 +25,7 @@ demo: br
 	scripts/demo $(BR)
 
 test: deps
-	cargo test --locked $(QUICK)
+	cargo test --locked --workspace
 
 e2e: deps
 	cargo test --locked -p e2e
@@ -41,7 +39,7 @@ fmt:
 	cargo fmt --all -- --check
 
 lint: deps
-	cargo clippy --locked $(QUICK) --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 docs: deps
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps

@@ -2,6 +2,7 @@
 //! made, never themselves.
 
 #![allow(clippy::unwrap_used, reason = "tests and their helpers")]
+#![allow(clippy::print_stdout, reason = "seeds, for replaying a failure")]
 
 mod disturbance;
 mod golden;

@@ -65,7 +65,15 @@ mod tests {
         assert_eq!(crc64(b"123456789"), 0x995D_C9BB_DF19_39FA);
         assert_eq!(crc64_of_pair(b"1234", b"56789"), 0x995D_C9BB_DF19_39FA);
         assert_eq!(Crc64::new().value(), 0);
-        for (key, value) in [(0, 0), (0, 512), (512, 0), (30, 482), (30, 483), (513, 0), (9, 2000)] {
+        for (key, value) in [
+            (0, 0),
+            (0, 512),
+            (512, 0),
+            (30, 482),
+            (30, 483),
+            (513, 0),
+            (9, 2000),
+        ] {
             let bytes: Vec<u8> = (0..key + value).map(|i| i as u8).collect();
             let (key, value) = bytes.split_at(key);
             assert_eq!(crc64_of_pair(key, value), crc64(&bytes));

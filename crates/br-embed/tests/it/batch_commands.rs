@@ -126,7 +126,6 @@ async fn commands_of_one_stream_are_answered_under_their_ids() {
         start_version: holder,
         for_update_ts: holder,
         keys: vec![b"a".to_vec()],
-        ..Default::default()
     };
     sender
         .send(message(20, vec![Cmd::PessimisticRollback(rollback)]))

@@ -103,7 +103,7 @@ async fn raw_pairs_are_streamed_into_a_file_and_ingested() {
     let batches = vec![batch(0, &["k1", "k2"]), batch(0, &["k3"])];
     let written = importer.imports.raw_write(stream(batches)).await.unwrap();
     let metas = written.into_inner().metas;
-    assert_eq!(metas, [meta.clone()]);
+    assert_eq!(metas, std::slice::from_ref(&meta));
     assert_eq!(importer.client.raw_get("k2").await, "");
     assert_eq!(importer.ingest(metas[0].clone()).await, None);
     for key in ["k1", "k2", "k3"] {

@@ -45,9 +45,9 @@ impl Locker {
             wait_timeout,
             ..Default::default()
         };
-        let answer = tokio::spawn(async move { store.kv_pessimistic_lock(request).await });
+        let answer = Rt::real().spawn(async move { store.kv_pessimistic_lock(request).await });
         async move {
-            let answer = answer.await.unwrap().unwrap().into_inner();
+            let answer = answer.await.unwrap().into_inner();
             assert_eq!(answer.region_error, None);
             answer.errors
         }
@@ -63,7 +63,6 @@ impl Locker {
             start_version,
             for_update_ts: start_version,
             keys: vec![name.into()],
-            ..Default::default()
         };
         let answer = store.kv_pessimistic_rollback(request).await.unwrap();
         assert_eq!(answer.into_inner().errors, []);

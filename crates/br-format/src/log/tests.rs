@@ -472,7 +472,7 @@ proptest! {
         });
         let meta = LogMeta::new(StoreId(7), groups.collect(), TimeStamp(5));
         let object = meta.to_object(TimeStamp(8));
-        prop_assert_eq!(LogMeta::decode_to_rewrite("x", &object.bytes).unwrap(), meta.clone());
+        prop_assert_eq!(&LogMeta::decode_to_rewrite("x", &object.bytes).unwrap(), &meta);
         // What a name filters, the content would have filtered as well.
         let name = MetaName::parse(&object.name).unwrap();
         for (shift, restored) in [(0, 1u64 << 59), (1 << 59, 1 << 60), (1 << 60, u64::MAX)] {

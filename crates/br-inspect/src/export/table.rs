@@ -187,10 +187,9 @@ impl<'a> Merge<'a> {
                     newest = version.value;
                 }
             }
-            if let Some(row) = self
-                .log
-                .as_mut()
-                .and_then(|log| log.batch.pop_front_if(|row| row.key == least))
+            if let Some(log) = &mut self.log
+                && log.batch.front().is_some_and(|row| row.key == least)
+                && let Some(row) = log.batch.pop_front()
             {
                 newest = row.value;
             }

@@ -53,7 +53,7 @@ impl LogStorage {
         &'a self,
         names: impl IntoIterator<Item = String, IntoIter: Send> + 'a,
     ) -> impl Stream<Item = Result<(String, LogMeta), LogReadError>> + 'a {
-        stream::iter(names.into_iter())
+        stream::iter(names)
             .map(move |name| async move {
                 let bytes = self
                     .storage()

@@ -199,11 +199,7 @@ async fn compaction_hides_nothing_in_any_window() {
                     sst.start_ts <= window.restored_ts && sst.end_ts >= from
                 };
                 assert!(!ssts.is_empty(), "{object} {offset} is lost");
-                assert!(
-                    ssts.iter()
-                        .filter(|sst| has_window(sst))
-                        .all(|sst| is_read(&sst))
-                );
+                assert!(ssts.iter().filter(|sst| has_window(sst)).all(is_read));
                 through_ssts += 1;
             }
         }

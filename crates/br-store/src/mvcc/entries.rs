@@ -127,7 +127,10 @@ pub struct Entry<'e> {
 #[derive(Clone, Copy)]
 enum Found {
     /// The value's place in the record.
-    Short { start: usize, len: usize },
+    Short {
+        start: usize,
+        len: usize,
+    },
     /// The value is in the default column family, under this timestamp.
     Long(TimeStamp),
     Delete,

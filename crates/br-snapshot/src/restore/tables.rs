@@ -175,10 +175,8 @@ async fn reserve_and_restore<C: Changes>(
     reset.map_err(RestoreError::from)?;
     reserve_ids(target, plan).await?;
     let mut summary = RestoreSummary::default();
-    let outcome = tokio::select! {
-        outcome = bring_in(target, options, source, changes, plan, &mut summary) => outcome,
-        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled.into()),
-    };
+    // Looks at the cancellation by itself: dropped half-way, it would leave the pause to its lease.
+    let outcome = bring_in(target, options, source, changes, plan, &mut summary).await;
     if let Err(error) = outcome {
         cleanup::delete_owned(cluster, &plan.ids).await;
         return Err(error);

@@ -176,7 +176,7 @@ fn backups_that_cannot_be_restored() {
     check(
         dir,
         &playground,
-        &[(&["restore", "full", "-s", &full], 4, "has already")],
+        &[(&["restore", "full", "-s", &full], 4, "is not fresh")],
     );
 }
 

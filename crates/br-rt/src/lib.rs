@@ -4,11 +4,15 @@
 //! own (clippy's `disallowed-methods` enforces it). All of it comes from an [`Rt`], which is either
 //! the real thing or, for simulation, virtual time and seeded randomness.
 
+mod kill_point;
+mod process;
 mod progress;
 mod rate_limit;
 mod retry;
 mod rt;
 
+pub use kill_point::{arm_kill_point, kill_point};
+pub use process::ProcessName;
 pub use progress::{Phase, PhaseId, Progress, Silent, Unit};
 pub use rate_limit::RateLimit;
 pub use retry::{Backoff, RetryPolicy};

@@ -12,8 +12,23 @@ mod value;
 
 use std::process::ExitCode;
 
+use br_types::Kind;
+
+/// Names a point at which a test wants the process to die, as `NAME:N`.
+const KILL_AT: &str = "HOLDFAST_KILL_AT";
+
 fn main() -> ExitCode {
     br_storage::install_tls_provider();
+    if cfg!(debug_assertions)
+        && let Ok(spec) = std::env::var(KILL_AT)
+        && let Err(reason) = br_rt::arm_kill_point(&spec)
+    {
+        report(&edge::CommandError::invalid(
+            format!("{KILL_AT}: {reason}"),
+            "pass NAME:N",
+        ));
+        return ExitCode::from(Kind::Invalid.exit_code());
+    }
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -118,6 +118,13 @@ fn backup_line(done: &BackupSummary) -> Line {
     if done.files == 0 {
         line.add("Result", "Nothing to backup");
     }
+    if done.resumed_pieces > 0 {
+        line.add("skipped-kv-count-by-checkpoint", done.resumed_kvs)
+            .add(
+                "skipped-bytes-by-checkpoint",
+                human_size(done.resumed_kv_bytes),
+            );
+    }
     line.add("total-take", go_duration(done.took))
         .add("total-kv", done.total_kvs)
         .add("total-kv-size", human_size(done.total_kv_bytes))
@@ -156,6 +163,9 @@ fn backup_json(done: &BackupSummary) -> Value {
         "rounds": done.rounds,
         "superseded_pieces": done.superseded_pieces,
         "locks": done.locks,
+        "resumed_pieces": done.resumed_pieces,
+        "resumed_kvs": done.resumed_kvs,
+        "resumed_kv_bytes": done.resumed_kv_bytes,
     })
 }
 

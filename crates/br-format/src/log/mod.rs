@@ -37,3 +37,4 @@ mod tests;
 mod time;
 
 pub use error::LogFormatError;
+pub use time::rfc3339;

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 /// RFC 3339 in UTC.
-pub(super) fn rfc3339(unix_ms: u64) -> String {
+pub fn rfc3339(unix_ms: u64) -> String {
     i64::try_from(unix_ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())

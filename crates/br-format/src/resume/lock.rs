@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{ResumeError, json};
 
-/// How long a lock holds after it was written.
-pub const LOCK_TTL: Duration = Duration::from_secs(5 * 60);
-/// How often its owner writes it anew.
-pub const LOCK_REFRESH: Duration = Duration::from_secs(4 * 60);
+/// How long a lock holds after it was written. The official tool gives it five minutes; its expiry
+/// stands in it, so that each may have its own. Whoever comes after a machine that died waits for
+/// it.
+pub const LOCK_TTL: Duration = Duration::from_secs(60);
+/// How often its owner writes it anew: two may fail.
+pub const LOCK_REFRESH: Duration = Duration::from_secs(15);
 /// How long after writing it its owner reads it again, to see whether somebody wrote over it.
 pub const LOCK_RECHECK: Duration = Duration::from_secs(3);
 
@@ -17,7 +19,7 @@ pub const LOCK_RECHECK: Duration = Duration::from_secs(3);
 ///
 /// Storage has no compare-and-swap for all backends, so it is taken by writing it, waiting for
 /// [`LOCK_RECHECK`] and reading it back. Times are those of PD's timestamps, not of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ResumeLock {
     /// A timestamp of PD, taken once by each run.
     #[serde(rename = "lock-id")]
@@ -25,6 +27,23 @@ pub struct ResumeLock {
     /// Unix milliseconds.
     #[serde(rename = "expire-at")]
     pub expire_at_unix_ms: u64,
+    /// Whose it is. The official tool does not write this and passes it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<ResumeHolder>,
+}
+
+/// The process that holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ResumeHolder {
+    /// The name of its machine or container.
+    pub host: String,
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the machine did; 0: not known.
+    pub start_ticks: u64,
+    /// In which space of process numbers; empty: not known.
+    pub pid_space: String,
 }
 
 /// What a lock that stands on storage means for a run.
@@ -43,11 +62,12 @@ pub enum LockState {
 
 impl ResumeLock {
     /// A lock of the run with that id, taken at `now`.
-    pub fn new(lock_id: TimeStamp, now: TimeStamp) -> ResumeLock {
+    pub fn new(lock_id: TimeStamp, now: TimeStamp, holder: ResumeHolder) -> ResumeLock {
         let ttl_ms = LOCK_TTL.as_secs() * 1000;
         ResumeLock {
             lock_id: lock_id.0,
             expire_at_unix_ms: now.physical_ms() + ttl_ms,
+            holder: Some(holder),
         }
     }
 

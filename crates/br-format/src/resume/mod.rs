@@ -21,6 +21,8 @@ mod ranges;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use br_types::{Classify, Kind, TimeStamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,11 +30,11 @@ use thiserror::Error;
 
 pub use checksums::{ResumeChecksums, TableChecksum};
 pub use config_hash::{AzureOptions, ConfigHash, GcsOptions, ResumeConfig, S3Options};
-pub use lock::{LOCK_RECHECK, LOCK_REFRESH, LOCK_TTL, LockState, ResumeLock};
+pub use lock::{LOCK_RECHECK, LOCK_REFRESH, LOCK_TTL, LockState, ResumeHolder, ResumeLock};
 pub use ranges::{ResumeRange, ResumeRanges};
 
 /// Why a resume file cannot be used.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ResumeError {
     /// It is not JSON of the right form.
     #[error("{object} is damaged: {reason}")]
@@ -78,6 +80,10 @@ pub struct ResumeMeta {
     pub config_hash: ConfigHash,
     /// Its timestamp.
     pub backup_ts: TimeStamp,
+    /// The same options one by one, by name, with short digests where they are secret: so that a run
+    /// with other ones can say which. The official tool does not write this and passes it by; it is
+    /// empty then.
+    pub parameters: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -88,6 +94,8 @@ struct MetaJson {
     config_hash: Vec<u8>,
     #[serde(rename = "backup-ts")]
     backup_ts: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    parameters: BTreeMap<String, String>,
 }
 
 impl ResumeMeta {
@@ -105,6 +113,7 @@ impl ResumeMeta {
             gc_service_id: meta.gc_service_id,
             config_hash: ConfigHash(config_hash),
             backup_ts: TimeStamp(meta.backup_ts),
+            parameters: meta.parameters,
         })
     }
 
@@ -114,6 +123,7 @@ impl ResumeMeta {
             gc_service_id: self.gc_service_id.clone(),
             config_hash: self.config_hash.0.to_vec(),
             backup_ts: self.backup_ts.0,
+            parameters: self.parameters.clone(),
         })
     }
 }

@@ -94,16 +94,23 @@ fn checksums_of_tables() {
 #[test]
 fn locks_of_other_runs() {
     let at = |ms| TimeStamp::compose(ms, 0);
-    let lock = ResumeLock::new(at(1_000), at(1_000));
-    assert_eq!(lock.expire_at_unix_ms, 301_000);
+    let holder = ResumeHolder {
+        host: "h".into(),
+        pid: 1,
+        start_ticks: 2,
+        pid_space: "s".into(),
+    };
+    let lock = ResumeLock::new(at(1_000), at(1_000), holder);
+    assert_eq!(ResumeLock::decode("a", &lock.encode()).unwrap(), lock);
+    assert_eq!(lock.expire_at_unix_ms, 61_000);
     assert_eq!(lock.state_for(at(1_000), at(2_000)), LockState::Free);
     assert_eq!(
         lock.state_for(at(2_000), at(2_000)),
-        LockState::Held { for_ms: 299_000 }
+        LockState::Held { for_ms: 59_000 }
     );
-    assert_eq!(lock.state_for(at(2_000), at(301_000)), LockState::Free);
+    assert_eq!(lock.state_for(at(2_000), at(61_000)), LockState::Free);
     assert_eq!(
-        lock.state_for(at(500), at(301_000)),
+        lock.state_for(at(500), at(61_000)),
         LockState::LostToLaterRun
     );
 }

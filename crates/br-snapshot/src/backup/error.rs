@@ -1,11 +1,16 @@
 use br_cluster::{KvError, PdError};
-use br_format::kv_stats::KvStats;
+use br_format::{kv_stats::KvStats, resume::ResumeError};
 use br_proto::kvrpcpb::ApiVersion;
 use br_storage::{BackendError, StorageError};
 use br_tidb::schema::SchemaError;
-use br_types::{Classify, Code, Kind, RawKey, StoreId};
+use br_types::{Classify, Code, Kind, RawKey, StoreId, TimeStamp};
 
-use super::{push::PushError, target::TargetError, timestamp::TimeError};
+use super::{
+    push::PushError,
+    resume::{Difference, LockError},
+    target::TargetError,
+    timestamp::TimeError,
+};
 use crate::{checksum::ChecksumError, schema::SchemaReadError, versions::VersionError};
 
 /// Why there is no backup. Whatever it is: no `backupmeta` was written.
@@ -14,6 +19,45 @@ pub enum BackupError {
     /// The place is taken.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// Another command is at work at the place.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The progress of an interrupted backup cannot be read.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The interrupted backup at the place had other options.
+    #[error(
+        "the interrupted backup at {place} is another one: {}",
+        describe(differences)
+    )]
+    OtherParameters {
+        /// The place.
+        place: String,
+        /// What is different.
+        differences: Vec<Difference>,
+    },
+    /// The interrupted backup at the place, of the official tool, had other options.
+    #[error(
+        "the interrupted backup at {place} was begun by another tool with other options: the digest \
+         of its options is another one"
+    )]
+    OtherConfig {
+        /// The place.
+        place: String,
+    },
+    /// The interrupted backup at the place cannot go on.
+    #[error(
+        "the interrupted backup at {place} cannot go on: data at its timestamp {backup_ts} may be \
+         collected already, as the GC safe point is {safe_point}"
+    )]
+    ResumeTooLate {
+        /// The place.
+        place: String,
+        /// Its timestamp.
+        backup_ts: TimeStamp,
+        /// The safe point of PD.
+        safe_point: TimeStamp,
+    },
     /// The external storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -127,11 +171,21 @@ pub enum BackupError {
     Cancelled,
 }
 
+fn describe(differences: &[Difference]) -> String {
+    let texts: Vec<String> = differences
+        .iter()
+        .map(|Difference { name, was, is }| format!("{name} was {was}, and is {is} now"))
+        .collect();
+    texts.join("; ")
+}
+
 impl BackupError {
     /// The error below, if it says what to do by itself.
     fn cause(&self) -> Option<&dyn Classify> {
         match self {
             BackupError::Target(error) => Some(error),
+            BackupError::Lock(error) => Some(error),
+            BackupError::Resume(error) => Some(error),
             BackupError::Storage(error) => Some(error),
             BackupError::Backend(error) => Some(error),
             BackupError::Time(error) => Some(error),
@@ -153,6 +207,7 @@ impl Classify for BackupError {
         }
         match self {
             BackupError::ChecksumMismatch { .. } => Kind::Data,
+            BackupError::OtherParameters { .. } | BackupError::OtherConfig { .. } => Kind::Conflict,
             BackupError::NoStores { is_labelled: false } => Kind::Retry,
             BackupError::Cancelled => Kind::Cancelled,
             BackupError::Internal { .. } | BackupError::KeyspaceUnknown { .. } => Kind::Internal,
@@ -166,6 +221,10 @@ impl Classify for BackupError {
         }
         match self {
             BackupError::ChecksumMismatch { .. } => Code::BACKUP_CHECKSUM_MISMATCH,
+            BackupError::ResumeTooLate { .. } => Code::BACKUP_GC_SAFEPOINT_EXCEEDED,
+            BackupError::OtherParameters { .. } | BackupError::OtherConfig { .. } => {
+                Code::STORAGE_IN_USE
+            }
             BackupError::NoDatabase { .. } | BackupError::NoTable { .. } => {
                 Code::UNDEFINED_DB_OR_TABLE
             }
@@ -183,6 +242,18 @@ impl Classify for BackupError {
             return cause.next_step();
         }
         let step = match self {
+            BackupError::OtherParameters { .. } => {
+                "Run it again with the options that it had, give it up with `br abort backup`, or \
+                 back up to another place"
+            }
+            BackupError::OtherConfig { .. } => {
+                "Resume it with the same --storage, --pd, --filter, --crypter and storage flags, or \
+                 with the tool that began it, or give it up with `br abort backup`"
+            }
+            BackupError::ResumeTooLate { .. } => {
+                "Give it up with `br abort backup` and back up anew; a longer --gcttl keeps the data \
+                 for longer after an interruption"
+            }
             BackupError::ChecksumMismatch { .. } => {
                 "Run ADMIN CHECK TABLE on it, and back up again to an empty target"
             }

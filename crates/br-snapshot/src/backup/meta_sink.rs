@@ -16,6 +16,7 @@ use br_format::{
     kv_stats::KvStats,
     schema::SchemaEntry,
 };
+use br_rt::kill_point;
 use br_storage::{Storage, StorageError};
 use br_tidb::table_key::table_id;
 use br_types::{Cf, TableId};
@@ -129,6 +130,7 @@ impl MetaSink {
         for Object { name, bytes } in writer.finish(head) {
             totals.meta_size_bytes += bytes.len() as u64;
             storage.write(&name, bytes).await?;
+            kill_point("backup.meta_object");
         }
         Ok(totals)
     }
@@ -137,6 +139,7 @@ impl MetaSink {
         for Object { name, bytes } in objects {
             self.totals.meta_size_bytes += bytes.len() as u64;
             self.storage.write(&name, bytes).await?;
+            kill_point("backup.meta_object");
         }
         Ok(())
     }

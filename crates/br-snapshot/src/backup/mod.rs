@@ -10,6 +10,7 @@
 //! | the place on external storage | [`target`] |
 //! | which timestamp | [`timestamp`] |
 //! | which tables, their schemas and checksums | `tables`, `selection` |
+//! | what an interrupted backup leaves, and going on from it | `resume` |
 //! | rounds over the stores | `push`, over [`crate::range_tree`] |
 //! | meta files | `meta_sink` |
 
@@ -21,12 +22,14 @@ mod options;
 mod plan;
 mod push;
 mod raw_keys;
+mod resume;
 mod run;
 mod selection;
 mod summary;
 mod tables;
 pub mod target;
 pub mod timestamp;
+mod work;
 
 use std::sync::Arc;
 
@@ -38,10 +41,12 @@ pub use self::{
     error::BackupError,
     options::{
         BackupOptions, BackupTime, CHECKSUM_CONCURRENCY_DEFAULT, CONCURRENCY_DEFAULT,
-        CONCURRENCY_MAX, GC_TTL_DEFAULT, Scope, StoreLabel, TABLE_CONCURRENCY_DEFAULT,
+        CONCURRENCY_MAX, GC_TTL_DEFAULT, GC_TTL_RESUME_DEFAULT, Scope, StoreLabel,
+        TABLE_CONCURRENCY_DEFAULT,
     },
     plan::{BackupPlan, PlannedContent, PlannedDatabase},
     push::{PushError, Refusal, STALL_MAX, UNKNOWN_ERRORS_MAX},
+    resume::{AbortedBackup, Difference, LockError, abort},
     run::{plan, run},
     summary::BackupSummary,
 };

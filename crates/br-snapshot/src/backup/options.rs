@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use br_format::{backupmeta::Layout, crypter::Crypter};
+use br_format::{backupmeta::Layout, crypter::Crypter, resume::ConfigHash};
 use br_proto::backup::CompressionType;
 use br_tidb::filter::TableFilter;
 use br_types::{Cf, KeyRange, RawKey, TimeStamp};
 
 /// `--gcttl` when the user gives none.
 pub const GC_TTL_DEFAULT: Duration = Duration::from_secs(300);
+/// What [`GC_TTL_DEFAULT`] becomes for a backup that can be resumed, as in the official tool: so long
+/// the cluster waits for somebody to notice and start the command again.
+pub const GC_TTL_RESUME_DEFAULT: Duration = Duration::from_secs(72 * 60);
 /// `--concurrency` when the user gives none: requests to one store at a time.
 pub const CONCURRENCY_DEFAULT: usize = 4;
 /// No more requests to one store at a time, as in the official tool.
@@ -28,7 +31,9 @@ pub struct BackupOptions {
     /// `--lastbackupts`: only changes after it, for an incremental backup. Tables only.
     pub last_backup_ts: Option<TimeStamp>,
     /// `--gcttl`: how long the cluster keeps the data readable after the last sign of life of this
-    /// process. Renewed every third of it for as long as the backup runs; removed at its end.
+    /// process. Renewed every third of it for as long as the backup runs; removed at its end. An
+    /// interrupted backup leaves it, for the command that goes on; [`GC_TTL_DEFAULT`] means
+    /// [`GC_TTL_RESUME_DEFAULT`] with `use_resume`.
     pub gc_ttl: Duration,
     /// `--compression`: [`CompressionType::Zstd`], `Lz4` or `Snappy`.
     pub compression: CompressionType,
@@ -53,8 +58,14 @@ pub struct BackupOptions {
     pub layout: Layout,
     /// `--check-requirements`: refuse stores whose version this tool was not made for.
     pub check_requirements: bool,
-    /// `--use-checkpoint`: take up where an interrupted backup to the same place stopped.
+    /// `--use-checkpoint`: write down what is done, and take up where an interrupted backup to the
+    /// same place stopped.
     pub use_resume: bool,
+    /// The rules of `--filter` as they were given, which have to be the same to take up a backup.
+    pub filter_rules: Vec<String>,
+    /// The digest of the options as the official tool computes it: so that either tool can go on
+    /// with what the other began. `None`: only this one can.
+    pub config_hash: Option<ConfigHash>,
     /// `--replica-read-label`: read from replicas on the stores with this label instead of leaders.
     pub replica_read_label: Option<StoreLabel>,
     /// `--keyspace-name`: the keyspace (API v2) whose tables or raw keys are backed up.
@@ -142,6 +153,8 @@ impl BackupOptions {
             layout: Layout::V2,
             check_requirements: true,
             use_resume: true,
+            filter_rules: Vec::new(),
+            config_hash: None,
             replica_read_label: None,
             keyspace_name: None,
             send_credentials: true,
@@ -157,6 +170,14 @@ impl BackupOptions {
             Scope::Table { .. } => "Table Backup",
             Scope::Raw { .. } => "Raw Backup",
             Scope::Txn { .. } => "Txn Backup",
+        }
+    }
+
+    /// How long the cluster keeps the data after the last sign of life.
+    pub fn effective_gc_ttl(&self) -> Duration {
+        match self.use_resume && self.gc_ttl == GC_TTL_DEFAULT {
+            true => GC_TTL_RESUME_DEFAULT,
+            false => self.gc_ttl,
         }
     }
 

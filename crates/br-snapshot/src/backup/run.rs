@@ -6,35 +6,31 @@
 //! `backupmeta` last. In PD one service safe point `br-<uuid>`, which is taken back at the end.
 //!
 //! # Ordering and invariants
-//! Versions and stores, the target, the timestamp, its protection from GC, the plan, the claim of
-//! the target, data, DDL jobs, checksums and schemas, `backupmeta`. Nothing is written before the
-//! plan stands, and a backup exists exactly when its `backupmeta` does.
+//! Versions and stores, the lock of the target, the timestamp, its protection from GC, the plan, the
+//! claim of the target, data, DDL jobs, checksums and schemas, `backupmeta`. Nothing but the lock is
+//! written before the plan stands, and a backup exists exactly when its `backupmeta` does.
 //!
 //! # Retries
 //! Each part by its own policy; the whole is not repeated.
 //!
 //! # Cancellation
-//! Streams are dropped, no `backupmeta` is written, the protection is taken back. Files that were
-//! written stay.
+//! Streams are dropped, no `backupmeta` is written. Files that were written stay, and so does the
+//! protection until `gc_ttl` is over: the same command goes on ([`super::resume`]). Without
+//! `use_resume` the protection is taken back.
 //!
 //! # After a crash
-//! The protection lapses after `gc_ttl`. Files without `backupmeta` stay; the next backup to the
-//! same place is refused and says so.
+//! The same, less what was not written down yet.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use br_cluster::{GcKeeper, GcProtection, GcScope};
+use br_cluster::{GcKeeper, GcProtection, GcScope, PdError};
 use br_codec::key;
-use br_format::{
-    backupmeta::{BackupHead, Content, Layout, MetaWriter, RawRange},
-    crypter::Iv,
-};
-use br_proto::{
-    backup::{BackupRequest, StorageBackend},
-    kvrpcpb::{self, ApiVersion},
-    metapb,
-};
-use br_rt::{Monotonic, Phase, Unit};
+use br_format::resume::{ConfigHash, ResumeMeta};
+use br_proto::{backup::StorageBackend, kvrpcpb::ApiVersion, metapb};
+use br_rt::{Monotonic, kill_point};
 use br_storage::SendCredentials;
 use br_types::{EncodedKey, KeyRange, RawKey, StoreId, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -42,25 +38,20 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{
     BackupContext, BackupError, BackupOptions, BackupPlan, BackupSummary, PlannedContent, Scope,
     cluster_stores::ClusterStores,
-    collation,
-    meta_sink::{MetaSink, Totals},
-    push::{Counts, Expected, Push, PushError, Pushed, Refusal},
     raw_keys,
+    resume::{self, Resume, TargetLock},
     selection::Selection,
-    tables::{self, MergeRules, SchemaPass},
-    target, timestamp,
+    tables,
+    target::{self, TargetError},
+    timestamp,
+    work::Work,
 };
-use crate::{
-    schema::{DdlHistory, Schemas},
-    versions,
-};
+use crate::{schema::Schemas, versions};
 
 /// With more ranges than this PD is not asked for the regions of each; progress counts ranges then.
 const RANGES_COUNTED_MAX: usize = 1_000;
 /// Ranges whose regions PD counts at a time.
 const COUNTS_AT_A_TIME: usize = 16;
-/// Marks requests as those of a backup, for the resource control of the stores.
-const REQUEST_SOURCE: &str = "internal_br";
 
 /// Plans a backup and changes nothing: for `--dry-run`.
 ///
@@ -70,39 +61,55 @@ pub async fn plan(
     context: &BackupContext,
     options: &BackupOptions,
 ) -> Result<BackupPlan, BackupError> {
-    let run = Run::prepare(context, options).await?;
+    let mut run = Run::prepare(context, options).await?;
+    run.find_interrupted().await?;
     let backup_ts = run.choose_time().await?;
     cancellable(context, Box::pin(run.plan(backup_ts))).await
 }
 
-/// Backs up. When it returns without an error, the backup is complete on the external storage.
+/// Backs up, or goes on with an interrupted backup. When it returns without an error, the backup is
+/// complete on the external storage.
 ///
 /// # Errors
-/// [`BackupError`]; there is no `backupmeta` then, and nothing is left changed in the cluster.
+/// [`BackupError`]; there is no `backupmeta` then. Nothing is left changed in the cluster but the GC
+/// protection of a backup that can be resumed.
 pub async fn run(
     context: &BackupContext,
     options: &BackupOptions,
 ) -> Result<BackupSummary, BackupError> {
-    let run = Run::prepare(context, options).await?;
-    let backup_ts = run.choose_time().await?;
-    let Some(protected) = backup_ts.map(|ts| options.last_backup_ts.unwrap_or(ts).prev()) else {
-        return cancellable(context, Box::pin(run.plan_and_execute(None))).await;
-    };
-    let protection = GcProtection {
-        scope: run.gc_scope().await?,
-        id: format!("br-{}", context.cluster.rt().uuid()),
-        ts: protected,
-        ttl: options.gc_ttl,
-    };
-    let keeper = GcKeeper::start(context.cluster.pd(), protection).await?;
-    let done = tokio::select! {
-        done = cancellable(context, Box::pin(run.plan_and_execute(backup_ts))) => done,
-        lost = keeper.lost() => Err(lost.into()),
-    };
-    if let Err(error) = keeper.close().await {
-        tracing::warn!(%error, "the GC protection was not taken back; it lapses by itself");
+    let prepared = Run::prepare(context, options).await;
+    if let Err(BackupError::Target(TargetError::HasBackup { .. })) = prepared {
+        finish_interrupted(context).await?;
     }
+    let mut run = prepared?;
+    let lock = TargetLock::take(&context.storage, context.cluster.pd()).await?;
+    kill_point("backup.locked");
+    let done = tokio::select! {
+        done = run.locked(&lock) => done,
+        lost = lock.lost() => Err(lost.into()),
+    };
+    lock.release().await;
+    kill_point("backup.unlocked");
     done
+}
+
+/// A finished backup whose command died before it tidied up: does that.
+async fn finish_interrupted(context: &BackupContext) -> Result<(), BackupError> {
+    let storage = &context.storage;
+    if storage.is_noop() || !storage.exists(br_format::names::RESUME_META).await? {
+        return Ok(());
+    }
+    let lock = TargetLock::take(storage, context.cluster.pd()).await?;
+    let tidied = async {
+        if let Some(found) = resume::find(storage).await? {
+            resume::unprotect(context, &found).await?;
+            resume::remove_files(storage).await?;
+        }
+        Ok(())
+    };
+    let tidied = tidied.await;
+    lock.release().await;
+    tidied
 }
 
 /// The work, unless the token is set before it ends.
@@ -121,14 +128,20 @@ async fn cancellable<T>(
 }
 
 /// A backup under way.
-struct Run<'a> {
-    context: &'a BackupContext,
-    options: &'a BackupOptions,
-    stores: Arc<ClusterStores>,
+pub(super) struct Run<'a> {
+    pub(super) context: &'a BackupContext,
+    pub(super) options: &'a BackupOptions,
+    pub(super) stores: Arc<ClusterStores>,
     live: Vec<metapb::Store>,
-    cluster_version: String,
-    backend: StorageBackend,
-    started: Monotonic,
+    pub(super) cluster_version: String,
+    pub(super) backend: StorageBackend,
+    pub(super) started: Monotonic,
+    /// What an interrupted command left.
+    found: Option<ResumeMeta>,
+    /// The name of the GC protection.
+    gc_id: String,
+    /// Whether the next command can go on with what this one did.
+    is_resumable: AtomicBool,
 }
 
 impl<'a> Run<'a> {
@@ -160,7 +173,8 @@ impl<'a> Run<'a> {
             SendCredentials::No
         };
         let backend = context.backend.to_proto(send)?;
-        target::check_free(&context.storage).await?;
+        // Before the lock: nothing is to be written beside a finished backup.
+        target::check_still_free(&context.storage).await?;
         Ok(Run {
             context,
             options,
@@ -169,7 +183,77 @@ impl<'a> Run<'a> {
             cluster_version,
             backend,
             started,
+            found: None,
+            gc_id: format!("br-{}", context.cluster.rt().uuid()),
+            is_resumable: AtomicBool::new(false),
         })
+    }
+
+    /// Looks whether the target is free, or holds an interrupted backup that is to go on.
+    async fn find_interrupted(&mut self) -> Result<(), BackupError> {
+        let storage = &self.context.storage;
+        target::check_free(storage, self.options.use_resume).await?;
+        let Some(found) = resume::find(storage).await? else {
+            return Ok(());
+        };
+        let cluster = self.context.cluster.id();
+        resume::check_same(self.options, cluster, &found, &storage.to_string())?;
+        self.gc_id.clone_from(&found.gc_service_id);
+        self.found = Some(found);
+        Ok(())
+    }
+
+    /// The backup, while the target is locked.
+    async fn locked(&mut self, lock: &TargetLock) -> Result<BackupSummary, BackupError> {
+        self.find_interrupted().await?;
+        let (context, options) = (self.context, self.options);
+        let backup_ts = self.choose_time().await?;
+        let work = Box::pin(self.plan_and_execute(backup_ts, lock));
+        let Some(protected) = backup_ts.map(|ts| options.last_backup_ts.unwrap_or(ts).prev())
+        else {
+            return work.await;
+        };
+        let protection = GcProtection {
+            scope: self.gc_scope().await?,
+            id: self.gc_id.clone(),
+            ts: protected,
+            ttl: options.effective_gc_ttl(),
+        };
+        let keeper = GcKeeper::start(context.cluster.pd(), protection).await;
+        let keeper = keeper.map_err(|error| self.too_late(error))?;
+        kill_point("backup.protected");
+        let done = tokio::select! {
+            done = work => done,
+            lost = keeper.lost() => Err(self.too_late(lost)),
+        };
+        let is_lost = matches!(done, Err(BackupError::ResumeTooLate { .. }));
+        if done.is_err() && !is_lost && self.is_resumable.load(Ordering::Relaxed) {
+            let seconds = keeper.keep().as_secs();
+            tracing::info!(
+                seconds,
+                "the same command goes on; for so long the data stays"
+            );
+            return done;
+        }
+        if let Err(error) = keeper.close().await {
+            tracing::warn!(%error, "the GC protection was not taken back; it lapses by itself");
+        }
+        kill_point("backup.unprotected");
+        done
+    }
+
+    /// What a safe point that has passed means to an interrupted backup.
+    fn too_late(&self, error: PdError) -> BackupError {
+        match (error, &self.found) {
+            (PdError::SafePointExceeded { safe_point, .. }, Some(found)) => {
+                BackupError::ResumeTooLate {
+                    place: self.context.storage.to_string(),
+                    backup_ts: found.backup_ts,
+                    safe_point,
+                }
+            }
+            (error, _) => error.into(),
+        }
     }
 
     async fn gc_scope(&self) -> Result<GcScope, BackupError> {
@@ -191,8 +275,17 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let pd = self.context.cluster.pd();
-        let backup_ts = timestamp::choose(self.options.at, pd.tso().await?)?;
         let safe_point = pd.gc_state(self.gc_scope().await?).await?.gc_safe_point;
+        let backup_ts = match &self.found {
+            Some(found) => {
+                let wanted = self.options.last_backup_ts.unwrap_or(found.backup_ts);
+                if wanted <= safe_point {
+                    return Err(self.too_late(PdError::SafePointExceeded { wanted, safe_point }));
+                }
+                found.backup_ts
+            }
+            None => timestamp::choose(self.options.at, pd.tso().await?)?,
+        };
         timestamp::check_readable(backup_ts, safe_point)?;
         if let Some(last) = self.options.last_backup_ts {
             timestamp::check_last(last, backup_ts, safe_point)?;
@@ -292,8 +385,10 @@ impl<'a> Run<'a> {
     async fn plan_and_execute(
         &self,
         backup_ts: Option<TimeStamp>,
+        lock: &TargetLock,
     ) -> Result<BackupSummary, BackupError> {
-        let plan = self.plan(backup_ts).await?;
+        let plan = cancellable(self.context, Box::pin(self.plan(backup_ts))).await?;
+        kill_point("backup.planned");
         tracing::info!(
             cluster = %plan.cluster_id,
             place = plan.place,
@@ -303,277 +398,56 @@ impl<'a> Run<'a> {
             "backup begins"
         );
         target::claim(&self.context.storage).await?;
-        match plan.content {
-            PlannedContent::Tables { backup_ts, .. } => self.tables(&plan, backup_ts).await,
-            PlannedContent::Raw { cf, api_version } => self.raw(&plan, cf, api_version).await,
-            PlannedContent::Txn { backup_ts } => self.txn(&plan, backup_ts).await,
-        }
-    }
-
-    async fn tables(
-        &self,
-        plan: &BackupPlan,
-        backup_ts: TimeStamp,
-    ) -> Result<BackupSummary, BackupError> {
-        let cluster = &self.context.cluster;
-        let prefix = self.context.key_prefix;
-        let selection = Selection::of(&self.options.scope)
-            .ok_or_else(|| internal("a plan of tables has another scope"))?;
-        let prefix_len = prefix.wire(&RawKey::default()).len();
-        let mut sink =
-            MetaSink::for_tables(self.context.storage.clone(), self.writer(), prefix_len);
-        let request = self.request(backup_ts);
-        let expected = Expected {
-            end_ts: backup_ts,
-            raw_api_version: None,
+        kill_point("backup.claimed");
+        let resume = self.open_resume(&plan).await?;
+        let work = Work {
+            run: self,
+            plan: &plan,
+            resume: resume.as_ref(),
+            lock,
         };
-        let pushed = self
-            .push(plan, request, expected, &plan.ranges, &mut sink)
-            .await?;
-
-        let schemas = Schemas::new(cluster.snapshot(backup_ts));
-        if let Some(last) = self.options.last_backup_ts {
-            self.ddl_jobs(&schemas, last, &mut sink).await?;
-        }
-        let checksum = self.options.checksum && self.options.last_backup_ts.is_none();
-        let (databases_count, tables_count) = plan.counts();
-        let checksum_started = cluster.rt().now();
-        {
-            let title = if checksum { "Checksum" } else { "Schemas" };
-            let phase = Phase::start(&self.context.progress, title, Unit::Tables, tables_count);
-            let pass = SchemaPass {
-                cluster,
-                options: self.options,
-                selection: &selection,
-                prefix,
-                backup_ts,
-                checksum,
-                phase: &phase,
-                merge_rules: self.merge_rules().await,
-            };
-            pass.run(&schemas, &mut sink).await?;
-        }
-        let checksum_took = checksum.then(|| cluster.rt().now().since(checksum_started));
-        let policies = if selection.is_full() {
-            schemas.policies().await?
-        } else {
-            Vec::new()
-        };
-        let head = BackupHead {
-            last_backup_ts: self.options.last_backup_ts.unwrap_or(TimeStamp::ZERO),
-            policies,
-            new_collations_enabled: collation::new_collations_enabled(&schemas).await?,
-            api_version: prefix
-                .keyspace_id()
-                .map_or(ApiVersion::V1, |_| ApiVersion::V2),
-            ..self.head(Content::Tables, backup_ts, ApiVersion::V1)
-        };
-        let totals = self.finish(sink, head).await?;
-        Ok(BackupSummary {
-            checksum_took,
-            databases: databases_count,
-            tables: tables_count,
-            ..self.summary(plan, pushed, totals)
-        })
-    }
-
-    /// What changed the schemas since the last backup.
-    async fn ddl_jobs(
-        &self,
-        schemas: &Schemas<br_cluster::Snapshot>,
-        last: TimeStamp,
-        sink: &mut MetaSink,
-    ) -> Result<(), BackupError> {
-        let cluster = &self.context.cluster;
-        let history = DdlHistory {
-            after_version: Schemas::new(cluster.snapshot(last)).version().await?,
-            up_to_version: schemas.version().await?,
-        };
-        // A job enters the history a little after its schema version is out, so it is read now,
-        // after the data, and as of now.
-        let newest = cluster.snapshot(cluster.pd().tso().await?);
-        for job in history.jobs(&newest).await? {
-            sink.accept_ddl_job(job.json).await?;
-        }
-        Ok(())
-    }
-
-    /// Which tables may have their regions merged with others. Not worth a failure.
-    async fn merge_rules(&self) -> MergeRules {
-        match self.context.cluster.http().label_rules().await {
-            Ok(rules) => MergeRules::of(rules, self.context.key_prefix),
-            Err(error) => {
-                tracing::warn!(%error, "PD does not tell its label rules");
-                MergeRules::default()
+        let done = async {
+            match plan.content {
+                PlannedContent::Tables { backup_ts, .. } => work.tables(backup_ts).await,
+                PlannedContent::Raw { cf, api_version } => work.raw(cf, api_version).await,
+                PlannedContent::Txn { backup_ts } => work.txn(backup_ts).await,
             }
-        }
-    }
-
-    async fn txn(
-        &self,
-        plan: &BackupPlan,
-        backup_ts: TimeStamp,
-    ) -> Result<BackupSummary, BackupError> {
-        let mut sink = MetaSink::new(self.context.storage.clone(), self.writer());
-        let request = self.request(backup_ts);
-        let expected = Expected {
-            end_ts: backup_ts,
-            raw_api_version: None,
         };
-        let pushed = self
-            .push(plan, request, expected, &plan.ranges, &mut sink)
-            .await?;
-        let head = self.head(Content::Txn, backup_ts, ApiVersion::V1);
-        let totals = self.finish(sink, head).await?;
-        Ok(self.summary(plan, pushed, totals))
-    }
-
-    async fn raw(
-        &self,
-        plan: &BackupPlan,
-        cf: br_types::Cf,
-        api_version: Option<ApiVersion>,
-    ) -> Result<BackupSummary, BackupError> {
-        let Scope::Raw {
-            range: user_range, ..
-        } = &self.options.scope
-        else {
-            return Err(internal("a plan of raw keys has another scope"));
-        };
-        let candidates = match &api_version {
-            Some(known) => std::slice::from_ref(known),
-            None => &raw_keys::CANDIDATES,
-        };
-        let mut refused = None;
-        for version in candidates {
-            let range = raw_keys::wire_range(user_range, *version, self.context.key_prefix)?;
-            let mut sink = MetaSink::new(self.context.storage.clone(), self.writer());
-            let request = BackupRequest {
-                is_raw_kv: true,
-                cf: cf.name().to_owned(),
-                dst_api_version: *version as i32,
-                start_key: range.start.as_bytes().to_vec(),
-                end_key: range.end.as_bytes().to_vec(),
-                ..self.request(TimeStamp::ZERO)
-            };
-            let expected = Expected {
-                end_ts: TimeStamp::ZERO,
-                raw_api_version: Some(*version),
-            };
-            let wanted = std::slice::from_ref(&range);
-            let pushed = match self.push(plan, request, expected, wanted, &mut sink).await {
-                Ok(pushed) => pushed,
-                Err(error @ PushError::Refused(Refusal::ApiVersion { .. })) => {
-                    refused = Some(error);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let content = Content::Raw(vec![RawRange { range, cf }]);
-            let head = self.head(content, TimeStamp::ZERO, *version);
-            let totals = self.finish(sink, head).await?;
-            return Ok(self.summary(plan, pushed, totals));
+        let done = cancellable(self.context, Box::pin(done)).await;
+        match (resume, &done) {
+            (None, _) => {}
+            (Some(resume), Ok(_)) => resume.remove().await,
+            (Some(resume), Err(_)) => resume.keep().await,
         }
-        Err(refused.map_or_else(|| internal("no API version was tried"), BackupError::from))
+        kill_point("backup.resume_closed");
+        done
     }
 
-    async fn push(
-        &self,
-        plan: &BackupPlan,
-        template: BackupRequest,
-        expected: Expected,
-        wanted: &[KeyRange<RawKey>],
-        sink: &mut MetaSink,
-    ) -> Result<Pushed, PushError<br_cluster::KvError>> {
-        let (counts, total) = match plan.regions {
-            Some(regions) => (Counts::Regions, regions),
-            None => (Counts::Ranges, wanted.len() as u64),
+    /// Where this backup writes down what is done, and finds what was done before.
+    async fn open_resume(&self, plan: &BackupPlan) -> Result<Option<Resume>, BackupError> {
+        let (context, options) = (self.context, self.options);
+        let is_laid_out = !matches!(
+            plan.content,
+            // What the stores bring has to be known to be of one kind.
+            PlannedContent::Raw {
+                api_version: None,
+                ..
+            }
+        );
+        if !options.use_resume || context.storage.is_noop() || !is_laid_out {
+            return Ok(None);
+        }
+        let meta = || ResumeMeta {
+            gc_service_id: self.gc_id.clone(),
+            config_hash: options.config_hash.unwrap_or(ConfigHash([0; 32])),
+            backup_ts: plan.backup_ts().unwrap_or(TimeStamp::ZERO),
+            parameters: resume::parameters_of(options, context.cluster.id()),
         };
-        let phase = Phase::start(&self.context.progress, plan.title, Unit::Ranges, total);
-        let push = Push {
-            rt: self.context.cluster.rt(),
-            cancel: self.context.cluster.cancel(),
-            stores: self.stores.clone(),
-            template,
-            expected,
-            requests_per_store: self.options.requests_per_store(),
-            phase: &phase,
-            counts,
-        };
-        push.run(wanted.to_vec(), sink).await
-    }
-
-    /// The request without ranges.
-    fn request(&self, backup_ts: TimeStamp) -> BackupRequest {
-        let options = self.options;
-        BackupRequest {
-            cluster_id: self.context.cluster.id().0,
-            start_version: options.last_backup_ts.unwrap_or(TimeStamp::ZERO).0,
-            end_version: backup_ts.0,
-            rate_limit: options.rate_limit_bytes_per_s,
-            concurrency: u32::try_from(options.requests_per_store()).unwrap_or(u32::MAX),
-            storage_backend: Some(self.backend.clone()),
-            compression_type: options.compression as i32,
-            compression_level: options.compression_level,
-            cipher_info: Some(options.crypter.to_proto()),
-            replica_read: options.replica_read_label.is_some(),
-            context: Some(kvrpcpb::Context {
-                request_source: REQUEST_SOURCE.to_owned(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
-
-    fn writer(&self) -> MetaWriter {
-        let rt = self.context.cluster.rt().clone();
-        let layout: Layout = self.options.effective_layout();
-        MetaWriter::new(layout, self.options.crypter.clone(), move || {
-            Iv(rt.random_bytes())
-        })
-    }
-
-    fn head(&self, content: Content, backup_ts: TimeStamp, api_version: ApiVersion) -> BackupHead {
-        BackupHead {
-            cluster_id: self.context.cluster.id(),
-            cluster_version: self.cluster_version.clone(),
-            br_version: self.options.br_version.clone(),
-            content,
-            last_backup_ts: TimeStamp::ZERO,
-            backup_ts,
-            api_version,
-            policies: Vec::new(),
-            new_collations_enabled: None,
-            backup_result: String::new(),
-        }
-    }
-
-    async fn finish(&self, sink: MetaSink, head: BackupHead) -> Result<Totals, BackupError> {
-        target::check_still_free(&self.context.storage).await?;
-        Ok(sink.finish(head).await?)
-    }
-
-    fn summary(&self, plan: &BackupPlan, pushed: Pushed, totals: Totals) -> BackupSummary {
-        BackupSummary {
-            title: plan.title,
-            backup_ts: plan.backup_ts(),
-            files: totals.write_files + totals.default_files,
-            write_cf_files: totals.write_files,
-            default_cf_files: totals.default_files,
-            total_ranges: plan.ranges.len() as u64,
-            total_regions: plan.regions.unwrap_or(pushed.pieces),
-            checksum_took: None,
-            took: self.context.cluster.rt().now().since(self.started),
-            total_kvs: totals.kvs,
-            total_kv_bytes: totals.kv_bytes,
-            data_size_bytes: totals.data_size_bytes,
-            size_bytes: totals.data_size_bytes + totals.meta_size_bytes,
-            databases: 0,
-            tables: 0,
-            rounds: pushed.rounds,
-            superseded_pieces: pushed.superseded,
-            locks: pushed.locks,
-        }
+        let (rt, storage) = (context.cluster.rt(), context.storage.clone());
+        let crypter = options.crypter.clone();
+        let resume = Resume::open(rt, storage, crypter, self.found.as_ref(), meta).await?;
+        self.is_resumable.store(true, Ordering::Relaxed);
+        Ok(Some(resume))
     }
 }
 
@@ -594,7 +468,7 @@ fn check_options(context: &BackupContext, options: &BackupOptions) -> Result<(),
     Ok(())
 }
 
-fn internal(what: &str) -> BackupError {
+pub(super) fn internal(what: &str) -> BackupError {
     BackupError::Internal {
         what: what.to_owned(),
     }

@@ -45,6 +45,12 @@ pub struct BackupSummary {
     pub superseded_pieces: u64,
     /// Locks of transactions that stood in the way and were resolved or passed by.
     pub locks: u64,
+    /// Pieces that an interrupted command had backed up.
+    pub resumed_pieces: u64,
+    /// `"skipped kv count by checkpoint"`: key-value pairs in them.
+    pub resumed_kvs: u64,
+    /// `"skipped bytes by checkpoint"`: bytes of those.
+    pub resumed_kv_bytes: u64,
 }
 
 impl BackupSummary {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use br_cluster::{Cluster, KeyPrefix, LabelRule, Snapshot};
 use br_format::{kv_stats::KvStats, schema::SchemaEntry};
-use br_rt::Phase;
+use br_rt::{Phase, kill_point};
 use br_tidb::{
     schema::{for_backup, is_system_db, patch::DbPatch, stored_db_name},
     table_key,
@@ -19,7 +19,8 @@ use br_types::{KeyRange, RawKey, TableId, TimeStamp};
 use futures::{Stream, TryStreamExt, stream};
 
 use super::{
-    BackupError, BackupOptions, meta_sink::MetaSink, plan::PlannedDatabase, selection::Selection,
+    BackupError, BackupOptions, meta_sink::MetaSink, plan::PlannedDatabase, resume::Resume,
+    selection::Selection,
 };
 use crate::{
     checksum::{self, ChecksumRange},
@@ -83,6 +84,8 @@ pub(super) struct SchemaPass<'a> {
     pub(super) checksum: bool,
     pub(super) phase: &'a Phase,
     pub(super) merge_rules: MergeRules,
+    /// Where checksums are written down.
+    pub(super) resume: Option<&'a Resume>,
 }
 
 impl SchemaPass<'_> {
@@ -119,6 +122,7 @@ impl SchemaPass<'_> {
             }
             sink.accept_schema(self.entry(&item, cluster_sum)?).await?;
             self.phase.advance(1, 0);
+            kill_point("backup.schema");
         }
         Ok(())
     }
@@ -130,6 +134,10 @@ impl SchemaPass<'_> {
         let Some(table) = item.table.as_ref().filter(|_| self.checksum) else {
             return Ok((item, None));
         };
+        let id = table.info.id();
+        if let Some(sum) = self.resume.and_then(|resume| resume.checksum_of(id)) {
+            return Ok((item, Some(sum)));
+        }
         let ranges: Vec<ChecksumRange> = table_key::backup_ranges(&table.info)
             .iter()
             .map(|range| ChecksumRange {
@@ -139,6 +147,9 @@ impl SchemaPass<'_> {
             .collect();
         let requests_max = self.options.checksum_concurrency;
         let sum = checksum::checksum(self.cluster, &ranges, self.backup_ts, requests_max).await?;
+        if let Some(resume) = self.resume {
+            resume.add_checksum(id, sum).await;
+        }
         Ok((item, Some(sum)))
     }
 

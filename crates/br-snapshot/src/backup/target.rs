@@ -29,7 +29,7 @@ pub enum TargetError {
         /// One of the files.
         file: String,
     },
-    /// An interrupted backup of the official tool is there, whose resume files are not read yet.
+    /// An interrupted backup is there, and the user does not want to go on with it.
     #[error(
         "there is an interrupted backup at {place} that can be resumed: {} exists",
         names::RESUME_META
@@ -67,7 +67,8 @@ impl Classify for TargetError {
                  the remains first"
             }
             TargetError::HasResume { .. } => {
-                "Resume it with the tool that began it, or back up to an empty directory or prefix"
+                "Leave --use-checkpoint=false away to resume it, give it up with `br abort backup`, or \
+                 back up to an empty directory or prefix"
             }
             TargetError::Storage(error) => return error.next_step(),
         };
@@ -75,11 +76,11 @@ impl Classify for TargetError {
     }
 }
 
-/// Checks that nobody else's backup is there.
+/// Checks that nobody else's backup is there. An interrupted one is fine if it `may_resume`.
 ///
 /// # Errors
 /// [`TargetError`]; nothing has been written.
-pub async fn check_free(storage: &Storage) -> Result<(), TargetError> {
+pub async fn check_free(storage: &Storage, may_resume: bool) -> Result<(), TargetError> {
     if storage.is_noop() {
         return Ok(());
     }
@@ -88,7 +89,10 @@ pub async fn check_free(storage: &Storage) -> Result<(), TargetError> {
         return Err(TargetError::HasBackup { place: place() });
     }
     if storage.exists(names::RESUME_META).await? {
-        return Err(TargetError::HasResume { place: place() });
+        return match may_resume {
+            true => Ok(()),
+            false => Err(TargetError::HasResume { place: place() }),
+        };
     }
     // A lock alone does not block: a backup that failed before its first file left it.
     if storage.exists(names::BACKUP_LOCK).await? {
@@ -145,7 +149,7 @@ mod tests {
         for object in objects {
             storage.write(object, "x").await.expect("memory");
         }
-        let checked = check_free(&storage).await;
+        let checked = check_free(&storage, false).await;
         br_storage::forget_memory(name);
         checked
     }

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use br_cluster::KeyPrefix;
-use br_format::backupmeta::Layout;
+use br_format::{backupmeta::Layout, resume::ResumeConfig};
 use br_proto::backup::CompressionType;
 use br_snapshot::backup::{self, BackupContext, BackupOptions, BackupTime, Scope, StoreLabel};
 use br_storage::{Backend, Storage};
@@ -189,6 +189,8 @@ impl BackupCommand {
             },
             check_requirements: global.cluster.check_requirements.0,
             use_resume: flags.use_checkpoint.0,
+            filter_rules: self.what.filter_rules(),
+            config_hash: Some(self.resume_config(global)?.hash()),
             replica_read_label: flags.label()?,
             keyspace_name: None,
             send_credentials: global.storage.send_credentials_to_tikv.0,
@@ -197,7 +199,48 @@ impl BackupCommand {
     }
 }
 
+impl BackupCommand {
+    /// What the official tool makes its digest of.
+    fn resume_config(&self, global: &GlobalFlags) -> Outcome<ResumeConfig> {
+        let flags = &self.flags;
+        let (s3, gcs, azblob) = global.storage.resume_options(&self.cloud);
+        Ok(ResumeConfig {
+            last_backup_ts: flags.lastbackupts,
+            ignore_stats: flags.ignore_stats.0,
+            use_checkpoint: flags.use_checkpoint.0,
+            s3,
+            gcs,
+            azblob,
+            storage: global.storage.url().to_owned(),
+            pd: global.cluster.pd_addresses(),
+            send_credentials_to_tikv: global.storage.send_credentials_to_tikv.0,
+            no_credentials: false,
+            filter_strings: self.what.official_filter()?,
+            cipher: self.common.crypter.crypter()?,
+            keyspace_name: String::new(),
+        })
+    }
+}
+
 impl What {
+    /// The rules of the filter, as they were given.
+    fn filter_rules(&self) -> Vec<String> {
+        match self {
+            What::Full(flags) => flags.rules(&["*.*"]),
+            What::Db(_) | What::Table(_) | What::Raw(_) | What::Txn(_) => Vec::new(),
+        }
+    }
+
+    /// The filter that the official tool makes of the flags.
+    fn official_filter(&self) -> Outcome<Vec<String>> {
+        Ok(match self {
+            What::Full(flags) => flags.given_rules(&["*.*"]),
+            What::Db(flags) => vec![format!("`{}`.*", flags.db()?)],
+            What::Table(flags) => vec![format!("`{}`.`{}`", flags.db()?, flags.table()?)],
+            What::Raw(_) | What::Txn(_) => vec!["*.*".to_owned()],
+        })
+    }
+
     fn scope(&self) -> Outcome<Scope> {
         Ok(match self {
             What::Full(flags) => Scope::Full {

@@ -38,6 +38,17 @@ pub(super) struct ClusterFlags {
 }
 
 impl ClusterFlags {
+    /// The addresses of PD, without schemes.
+    pub(super) fn pd_addresses(&self) -> Vec<String> {
+        let plain = self.pd.iter().map(|address| {
+            let rest = address.strip_prefix("http://");
+            rest.or_else(|| address.strip_prefix("https://"))
+                .unwrap_or(address)
+                .to_owned()
+        });
+        plain.collect()
+    }
+
     /// Connects to PD.
     pub(super) async fn connect(&self, session: &Session) -> Outcome<Cluster> {
         let config = ClusterConfig::new(&self.pd.join(","), self.security()?);

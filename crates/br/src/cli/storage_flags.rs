@@ -1,3 +1,4 @@
+use br_format::resume;
 use br_storage::{AzureOptions, Backend, GcsOptions, S3Options, Secret, StorageOptions};
 use clap::Args;
 
@@ -226,6 +227,47 @@ pub(super) struct CloudFlags {
 }
 
 impl StorageFlags {
+    /// The URL, as given.
+    pub(super) fn url(&self) -> &str {
+        &self.storage
+    }
+
+    /// The flags as they count for going on with a backup.
+    pub(super) fn resume_options(
+        &self,
+        cloud: &CloudFlags,
+    ) -> (resume::S3Options, resume::GcsOptions, resume::AzureOptions) {
+        let s3 = resume::S3Options {
+            endpoint: self.s3.s3_endpoint.clone(),
+            region: self.s3.s3_region.clone(),
+            storage_class: self.s3.s3_storage_class.clone(),
+            sse: self.s3.s3_sse.clone(),
+            sse_kms_key_id: self.s3.s3_sse_kms_key_id.clone(),
+            acl: self.s3.s3_acl.clone(),
+            provider: self.s3.s3_provider.clone(),
+            role_arn: self.s3.s3_role_arn.clone(),
+            external_id: self.s3.s3_external_id.clone(),
+            profile: self.s3.s3_profile.clone(),
+            ..resume::S3Options::default()
+        };
+        let gcs = resume::GcsOptions {
+            endpoint: cloud.gcs_endpoint.clone(),
+            storage_class: cloud.gcs_storage_class.clone(),
+            predefined_acl: cloud.gcs_predefined_acl.clone(),
+            credentials_file: cloud.gcs_credentials_file.clone(),
+        };
+        let azure = resume::AzureOptions {
+            endpoint: cloud.azblob_endpoint.clone(),
+            account_name: cloud.azblob_account_name.clone(),
+            account_key: cloud.azblob_account_key.clone(),
+            access_tier: cloud.azblob_access_tier.clone(),
+            sas_token: cloud.azblob_sas_token.clone(),
+            encryption_scope: cloud.azblob_encryption_scope.clone(),
+            encryption_key: cloud.azblob_encryption_key.clone(),
+        };
+        (s3, gcs, azure)
+    }
+
     /// The storage that `--storage` names.
     pub(super) fn backend(&self, cloud: &CloudFlags) -> Outcome<Backend> {
         self.backend_at(&self.storage, cloud)

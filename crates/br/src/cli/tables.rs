@@ -25,6 +25,23 @@ impl FilterFlags {
         !self.filter.is_empty()
     }
 
+    /// The rules as they were given; `otherwise` if the user gave none.
+    pub(super) fn given_rules(&self, otherwise: &[&str]) -> Vec<String> {
+        match self.is_given() {
+            true => self.filter.clone(),
+            false => otherwise.iter().map(|rule| (*rule).to_owned()).collect(),
+        }
+    }
+
+    /// All that says which tables the filter takes, as text.
+    pub(super) fn rules(&self, otherwise: &[&str]) -> Vec<String> {
+        let mut rules = self.given_rules(otherwise);
+        if self.case_sensitive.0 {
+            rules.push("--case-sensitive".to_owned());
+        }
+        rules
+    }
+
     /// The filter; of `otherwise` if the user gave none.
     pub(super) fn filter(&self, otherwise: &[&str]) -> Outcome<TableFilter> {
         let read = &mut |path: &str| std::fs::read_to_string(path).map_err(|e| e.to_string());

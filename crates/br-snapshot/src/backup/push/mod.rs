@@ -30,17 +30,25 @@ use std::{
     time::Duration,
 };
 
+use br_format::{
+    kv_stats::KvStats,
+    resume::{ResumeError, ResumeRange},
+};
 use br_proto::{backup::BackupRequest, kvrpcpb::LockInfo};
-use br_rt::{Backoff, CancellationToken, Phase, RetryPolicy, Rt};
+use br_rt::{Backoff, CancellationToken, Phase, RetryPolicy, Rt, kill_point};
 use br_storage::StorageError;
 use br_types::{Classify, Code, KeyRange, Kind, RawKey, StoreId, TimeStamp};
+use futures::TryStreamExt;
 
 pub use self::answer::Refusal;
 pub(crate) use self::{
     answer::{Answer, Expected, Piece},
     stores::{Answers, LiveStore, Resolved, Stores},
 };
-use super::meta_sink::MetaSink;
+use super::{
+    meta_sink::MetaSink,
+    resume::{Resume, ResumeFilesError},
+};
 use crate::range_tree::{Insert, RangeTree, WantedError};
 
 /// Without a new piece or a resolved lock for so long, the backup fails: longer than elections,
@@ -81,6 +89,9 @@ pub enum PushError<E: Classify + 'static> {
     /// The meta files cannot be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What earlier commands wrote down cannot be read.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     /// Nothing new for too long.
     #[error(
         "no progress for {} seconds: {missing} ranges are missing, the first is {first}; {}",
@@ -113,6 +124,15 @@ fn describe(last_errors: &BTreeMap<StoreId, String>) -> String {
     texts.join("; ")
 }
 
+impl<E: Classify + 'static> From<ResumeFilesError> for PushError<E> {
+    fn from(error: ResumeFilesError) -> PushError<E> {
+        match error {
+            ResumeFilesError::Storage(error) => error.into(),
+            ResumeFilesError::Format(error) => error.into(),
+        }
+    }
+}
+
 impl<E: Classify + 'static> Classify for PushError<E> {
     fn kind(&self) -> Kind {
         match self {
@@ -120,6 +140,7 @@ impl<E: Classify + 'static> Classify for PushError<E> {
             PushError::Refused(refusal) => refusal.kind(),
             PushError::Cluster(error) => error.kind(),
             PushError::Storage(error) => error.kind(),
+            PushError::Resume(error) => error.kind(),
             PushError::Stalled { .. } => Kind::Retry,
             PushError::Cancelled => Kind::Cancelled,
         }
@@ -131,6 +152,7 @@ impl<E: Classify + 'static> Classify for PushError<E> {
             PushError::Refused(refusal) => refusal.code(),
             PushError::Cluster(error) => error.code(),
             PushError::Storage(error) => error.code(),
+            PushError::Resume(error) => error.code(),
             PushError::Stalled { .. } => Code::BACKUP_NO_LEADER,
             PushError::Cancelled => Code::CANCELLED,
         }
@@ -142,6 +164,7 @@ impl<E: Classify + 'static> Classify for PushError<E> {
             PushError::Refused(refusal) => refusal.next_step(),
             PushError::Cluster(error) => error.next_step(),
             PushError::Storage(error) => error.next_step(),
+            PushError::Resume(error) => error.next_step(),
             PushError::Stalled { .. } => Some(
                 "Check with `pd-ctl region check miss-peer` and `pd-ctl store` that every region \
                  has a leader, then start again with an empty target"
@@ -171,6 +194,12 @@ pub(crate) struct Pushed {
     pub(crate) superseded: u64,
     /// Locks that stood in the way and were resolved or passed by.
     pub(crate) locks: u64,
+    /// Pieces that earlier commands brought.
+    pub(crate) resumed: u64,
+    /// Key-value pairs in them.
+    pub(crate) resumed_kvs: u64,
+    /// Bytes of those.
+    pub(crate) resumed_kv_bytes: u64,
 }
 
 /// One push of ranges.
@@ -186,6 +215,8 @@ pub(crate) struct Push<'a, S> {
     pub(crate) requests_per_store: usize,
     pub(crate) phase: &'a Phase,
     pub(crate) counts: Counts,
+    /// Where earlier commands wrote down what they did, and this one does.
+    pub(crate) resume: Option<&'a Resume>,
 }
 
 impl<S: Stores> Push<'_, S> {
@@ -206,6 +237,7 @@ impl<S: Stores> Push<'_, S> {
             locks_seen: HashSet::new(),
             pushed: Pushed::default(),
         };
+        self.take_resumed(&mut state).await?;
         let mut stall = Backoff::new(STALL_POLICY, self.rt);
         let mut progress_at = self.rt.now();
         while !state.tree.is_complete() {
@@ -236,6 +268,41 @@ impl<S: Stores> Push<'_, S> {
         let rest = state.tree.take_finished();
         state.sink.accept(rest).await?;
         Ok(state.pushed)
+    }
+
+    /// Takes in what earlier commands brought.
+    async fn take_resumed(&self, state: &mut State<'_>) -> Result<(), PushError<S::Error>> {
+        let Some(reader) = self.resume.and_then(Resume::reader) else {
+            return Ok(());
+        };
+        let files = reader.ranges();
+        futures::pin_mut!(files);
+        while let Some(ranges) = files.try_next().await? {
+            for ResumeRange { range, files } in ranges {
+                let mut sums = KvStats::default();
+                files.iter().for_each(|file| sums += file.stats);
+                let piece = Piece {
+                    store: StoreId(0),
+                    range,
+                    files,
+                };
+                let before = state.pushed.pieces;
+                self.count_piece(state, piece).await?;
+                if state.pushed.pieces > before {
+                    state.pushed.resumed += 1;
+                    state.pushed.resumed_kvs += sums.total_kvs;
+                    state.pushed.resumed_kv_bytes += sums.total_bytes;
+                }
+            }
+            kill_point("backup.resumed_file");
+        }
+        tracing::info!(
+            pieces = state.pushed.resumed,
+            complete = state.tree.complete(),
+            wanted = state.tree.wanted().len(),
+            "an interrupted backup goes on"
+        );
+        Ok(())
     }
 
     async fn pause(&self) -> bool {
@@ -309,11 +376,36 @@ impl<S: Stores> Push<'_, S> {
         }
     }
 
+    /// Takes a piece in that a store brought.
     async fn take_piece(
         &self,
         state: &mut State<'_>,
         piece: Piece,
     ) -> Result<(), PushError<S::Error>> {
+        let (store, range) = (piece.store, piece.range.clone());
+        let done = self.resume.map(|resume| (resume, piece.files.clone()));
+        match self.count_piece(state, piece).await? {
+            Counted::Yes => {}
+            Counted::No => return Ok(()),
+            Counted::NotWanted => {
+                let message = format!("nobody asked for the range {range}");
+                return Err(Refusal::Protocol { store, message }.into());
+            }
+        }
+        if let Some((resume, files)) = done {
+            let range = ResumeRange { range, files };
+            resume.writer().add_range(range).await;
+        }
+        kill_point("backup.piece");
+        Ok(())
+    }
+
+    /// Takes a piece into the books.
+    async fn count_piece(
+        &self,
+        state: &mut State<'_>,
+        piece: Piece,
+    ) -> Result<Counted, PushError<S::Error>> {
         let range = piece.range.clone();
         let bytes = piece.files.iter().map(|file| file.size_bytes).sum();
         let completed = match state.tree.insert(&range, piece) {
@@ -331,16 +423,9 @@ impl<S: Stores> Push<'_, S> {
             Insert::Refused(piece) => {
                 tracing::info!(store = %piece.store, %range, "a piece is there already");
                 state.pushed.superseded += 1;
-                return Ok(());
+                return Ok(Counted::No);
             }
-            Insert::NotWanted(piece) => {
-                let message = format!("nobody asked for the range {range}");
-                return Err(Refusal::Protocol {
-                    store: piece.store,
-                    message,
-                }
-                .into());
-            }
+            Insert::NotWanted(_) => return Ok(Counted::NotWanted),
         };
         state.accepted += 1;
         state.pushed.pieces += 1;
@@ -353,7 +438,7 @@ impl<S: Stores> Push<'_, S> {
             let finished = state.tree.take_finished();
             state.sink.accept(finished).await?;
         }
-        Ok(())
+        Ok(Counted::Yes)
     }
 
     /// Resolves the locks of the round; gives how many that had not been met before.
@@ -384,6 +469,13 @@ impl<S: Stores> Push<'_, S> {
             Err(error) => Err(PushError::Cluster(error)),
         }
     }
+}
+
+/// What became of a piece.
+enum Counted {
+    Yes,
+    No,
+    NotWanted,
 }
 
 fn is_passing(error: &impl Classify) -> bool {

@@ -295,6 +295,7 @@ fn run(world: World, wanted: &[KeyRange<RawKey>], cancel_after: Option<Duration>
             requests_per_store: 2,
             phase: &Phase::start(&progress, "Full Backup", br_rt::Unit::Ranges, 0),
             counts: Counts::Regions,
+            resume: None,
         };
         let outcome = push.run(wanted.to_vec(), &mut sink).await;
         let head = BackupHead {

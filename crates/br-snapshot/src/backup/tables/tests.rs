@@ -158,7 +158,7 @@ fn for_each_entry(path: &str, mut take: impl FnMut(RawKey, TimeStamp, &[u8])) {
 }
 
 fn golden(path: &str) -> Bytes {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/");
+    let root = "../../tests/golden/tidb-1/";
     std::fs::read(format!("{root}{path}"))
         .unwrap_or_else(|error| panic!("{path}: {error}"))
         .into()

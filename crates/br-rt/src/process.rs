@@ -1,0 +1,107 @@
+use std::{fmt, fs, path::Path};
+
+/// Which process holds something, told so that another process can see whether it still lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessName {
+    /// The name of its machine or container.
+    pub host: String,
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since the machine did: another process with the same number
+    /// has another. 0: not known.
+    pub start_ticks: u64,
+    /// In which space of process numbers; processes of others cannot be seen. Empty: not known.
+    pub pid_space: String,
+}
+
+impl fmt::Display for ProcessName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match self.host.as_str() {
+            "" => "a machine without a name",
+            host => host,
+        };
+        write!(f, "process {} on {host}", self.pid)
+    }
+}
+
+impl ProcessName {
+    /// This process.
+    pub fn current() -> ProcessName {
+        let pid = std::process::id();
+        ProcessName {
+            host: read("/proc/sys/kernel/hostname"),
+            pid,
+            start_ticks: start_ticks(pid).unwrap_or(0),
+            pid_space: pid_space(),
+        }
+    }
+
+    /// Whether it is certain that the process has ended: it ran here, and is not there any more.
+    pub fn is_surely_dead(&self) -> bool {
+        let here = ProcessName::current();
+        let is_known = self.start_ticks != 0 && !self.pid_space.is_empty();
+        if !is_known || self.host != here.host || self.pid_space != here.pid_space {
+            return false;
+        }
+        match start_ticks(self.pid) {
+            Some(start_ticks) => start_ticks != self.start_ticks,
+            None => !Path::new(&format!("/proc/{}", self.pid)).exists(),
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn pid_space() -> String {
+    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let boot = read("/proc/sys/kernel/random/boot_id");
+    match (link.to_str(), boot.as_str()) {
+        (None | Some(""), _) | (_, "") => String::new(),
+        (Some(link), boot) => format!("{link}@{boot}"),
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`. The second field, the name in parentheses, may hold anything.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    // A process that has ended and that nobody has asked about does nothing any more.
+    if is_zombie {
+        return Some(0);
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_living_and_the_dead() {
+        let here = ProcessName::current();
+        assert!(here.start_ticks > 0 && !here.pid_space.is_empty());
+        assert!(!here.is_surely_dead());
+        // The number was given to another process since.
+        let before = ProcessName {
+            start_ticks: here.start_ticks - 1,
+            ..here.clone()
+        };
+        assert!(before.is_surely_dead());
+        let elsewhere = ProcessName {
+            host: "elsewhere".to_owned(),
+            ..before.clone()
+        };
+        assert!(!elsewhere.is_surely_dead());
+        let other_space = ProcessName {
+            pid_space: "pid:[1]@boot".to_owned(),
+            ..before
+        };
+        assert!(!other_space.is_surely_dead());
+        assert!(!ProcessName::default().is_surely_dead());
+    }
+}

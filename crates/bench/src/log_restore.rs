@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use br_catalog::{NewDatabase, NewTable, SchemaChange};
+use br_catalog::{NewDatabase, NewTable, SchemaChange, SchemaWriter};
 use br_cluster::Cluster;
 use br_codec::{Write, WriteKind, key};
 use br_engine::{RocksSstFiles, SstCompression, SstOptions};
@@ -100,6 +100,7 @@ async fn make_tables(cluster: &Cluster, tables: usize) -> Result<Vec<TableId>> {
     let first = last_used + 2;
     let ids: Vec<TableId> = (0..tables as i64).map(|n| TableId(first + n)).collect();
     br_catalog::raise_last_id(cluster, last_used, first + tables as i64).await?;
+    let mut writer = SchemaWriter::new(cluster);
     for (number, some) in ids.chunks(TABLES_PER_TXN).enumerate() {
         let databases = (number == 0).then(|| NewDatabase {
             id: db,
@@ -111,7 +112,7 @@ async fn make_tables(cluster: &Cluster, tables: usize) -> Result<Vec<TableId>> {
             tables: some.iter().map(|id| new_table(db, *id)).collect(),
             ..SchemaChange::default()
         };
-        br_catalog::apply(cluster, &change).await?;
+        writer.apply(&change).await?;
     }
     Ok(ids)
 }

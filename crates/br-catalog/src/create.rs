@@ -18,12 +18,9 @@
 //! Either everything is there or nothing. Without the key in etcd, servers see it within half of
 //! their schema lease.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use br_cluster::{Cluster, KvError, Snapshot, Transaction};
+use br_cluster::{Cluster, KvError, Transaction};
 use br_rt::RetryPolicy;
 use br_tidb::{
     meta_key::{self, Counter},
@@ -31,10 +28,7 @@ use br_tidb::{
 };
 use br_types::{DbId, TableId};
 
-use crate::{
-    CatalogError,
-    read::{self, decimal},
-};
+use crate::{CatalogError, known::Known, read};
 
 /// How often a transaction is done again that lost against another DDL. DDLs of one cluster come
 /// one after the other, each within seconds.
@@ -112,8 +106,51 @@ pub struct Created {
 /// # Errors
 /// [`CatalogError::Exists`] if something that is to be created is there already.
 pub async fn apply(cluster: &Cluster, change: &SchemaChange) -> Result<Created, CatalogError> {
-    let version = commit_with_retry(cluster, async |txn| {
-        check_absent(txn.snapshot(), change).await?;
+    SchemaWriter::new(cluster).apply(change).await
+}
+
+/// Changes schemas in many transactions. What it has read of them it reads again only if somebody
+/// else has changed something.
+pub struct SchemaWriter<'a> {
+    cluster: &'a Cluster,
+    known: Option<Known>,
+}
+
+impl<'a> SchemaWriter<'a> {
+    /// Knows nothing yet.
+    pub fn new(cluster: &'a Cluster) -> SchemaWriter<'a> {
+        SchemaWriter {
+            cluster,
+            known: None,
+        }
+    }
+
+    /// Changes schemas, all or nothing.
+    ///
+    /// # Errors
+    /// [`CatalogError::Exists`] if something that is to be created is there already.
+    pub async fn apply(&mut self, change: &SchemaChange) -> Result<Created, CatalogError> {
+        let mut known = self.known.take();
+        let version = write(self.cluster, change, &mut known).await?;
+        if let Some(known) = &mut known {
+            known.take_in(change, version);
+        }
+        self.known = known;
+        announce(self.cluster, version).await;
+        Ok(Created {
+            schema_version: version,
+        })
+    }
+}
+
+async fn write(
+    cluster: &Cluster,
+    change: &SchemaChange,
+    known: &mut Option<Known>,
+) -> Result<i64, CatalogError> {
+    commit_with_retry(cluster, async |txn| {
+        let known = Known::of(txn.snapshot(), known).await?;
+        known.check_absent(txn.snapshot(), change).await?;
         for db in &change.databases {
             txn.put(meta_key::db_key(db.id), db.json.clone().into_bytes())?;
         }
@@ -128,11 +165,7 @@ pub async fn apply(cluster: &Cluster, change: &SchemaChange) -> Result<Created, 
         }
         raise_version(txn).await
     })
-    .await?;
-    announce(cluster, version).await;
-    Ok(Created {
-        schema_version: version,
-    })
+    .await
 }
 
 /// Writes a table. Counters of one that it replaces never go back.
@@ -200,7 +233,7 @@ pub async fn raise_last_id(
 /// Fills a transaction with `fill` and commits it, again if it lost against another.
 async fn commit_with_retry<T>(
     cluster: &Cluster,
-    fill: impl AsyncFn(&mut Transaction) -> Result<T, CatalogError>,
+    mut fill: impl AsyncFnMut(&mut Transaction) -> Result<T, CatalogError>,
 ) -> Result<T, CatalogError> {
     let mut backoff = br_rt::Backoff::new(CONFLICT_RETRY, cluster.rt());
     loop {
@@ -219,66 +252,10 @@ async fn commit_with_retry<T>(
     }
 }
 
-async fn check_absent(snapshot: &Snapshot, change: &SchemaChange) -> Result<(), CatalogError> {
-    let SchemaChange {
-        databases,
-        tables,
-        dropped,
-        ..
-    } = change;
-    let replaced: HashSet<_> = tables.iter().filter_map(|table| table.replaces).collect();
-    let gone = |db, id| {
-        replaced.contains(&(db, id)) || dropped.iter().any(|table| (table.db, table.id) == (db, id))
-    };
-    let exists = |name: &str| {
-        Err(CatalogError::Exists {
-            name: name.to_owned(),
-        })
-    };
-    let known = read::databases(snapshot).await?;
-    for db in databases {
-        let lower = db.name.to_lowercase();
-        if known
-            .iter()
-            .any(|known| known.info.name.lower == lower || known.info.id() == db.id)
-        {
-            return exists(&format!("database {}", db.name));
-        }
-    }
-    let mut wanted: HashMap<DbId, HashMap<String, TableId>> = HashMap::new();
-    for table in tables {
-        wanted
-            .entry(table.db)
-            .or_default()
-            .insert(table.name.to_lowercase(), table.id);
-    }
-    for (db, mut wanted) in wanted {
-        let ids: Vec<_> = wanted.values().copied().collect();
-        let mut found = None;
-        read::tables(snapshot, db, |table| {
-            if gone(db, table.info.id()) {
-                return Ok(());
-            }
-            if wanted.remove(&table.info.name.lower).is_some() || ids.contains(&table.info.id()) {
-                found = Some(table.info.name.original);
-            }
-            Ok(())
-        })
-        .await?;
-        if let Some(name) = found {
-            return exists(&format!("table {name}"));
-        }
-    }
-    Ok(())
-}
-
 /// Raises the schema version, with the diff that makes servers load everything.
 async fn raise_version(txn: &mut Transaction) -> Result<i64, CatalogError> {
     let key = meta_key::string_key(meta_key::SCHEMA_VERSION);
-    let version = match txn.snapshot().get(&key).await? {
-        Some(value) => decimal(&key, &value)?,
-        None => 0,
-    } + 1;
+    let version = read::schema_version(txn.snapshot()).await? + 1;
     txn.put(key, version.to_string().into_bytes())?;
     let diff = SchemaDiff::reload_all(version).to_text();
     txn.put(meta_key::schema_diff_key(version), diff.into_bytes())?;

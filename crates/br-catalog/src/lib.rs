@@ -6,11 +6,12 @@
 mod collation;
 mod create;
 mod error;
+mod known;
 mod read;
 
 pub use collation::new_collations_enabled;
 pub use create::{
-    Created, DroppedTable, NewDatabase, NewTable, SchemaChange, apply, raise_last_id,
+    Created, DroppedTable, NewDatabase, NewTable, SchemaChange, SchemaWriter, apply, raise_last_id,
 };
 pub use error::CatalogError;
-pub use read::{CatalogTable, Database, counter, databases, last_id, tables};
+pub use read::{CatalogTable, Database, counter, databases, last_id, schema_version, tables};

@@ -76,6 +76,14 @@ pub async fn last_id(snapshot: &Snapshot) -> Result<i64, CatalogError> {
     number(snapshot, &meta_key::string_key(meta_key::NEXT_GLOBAL_ID)).await
 }
 
+/// The version of the schemas; 0 in a cluster that never had any.
+///
+/// # Errors
+/// [`CatalogError`].
+pub async fn schema_version(snapshot: &Snapshot) -> Result<i64, CatalogError> {
+    number(snapshot, &meta_key::string_key(meta_key::SCHEMA_VERSION)).await
+}
+
 /// A decimal number; 0 if there is none.
 pub(crate) async fn number(snapshot: &Snapshot, key: &RawKey) -> Result<i64, CatalogError> {
     let Some(value) = snapshot.get(key).await? else {

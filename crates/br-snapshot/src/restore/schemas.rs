@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use br_catalog::{DroppedTable, NewDatabase, NewTable, SchemaChange};
+use br_catalog::{DroppedTable, NewDatabase, NewTable, SchemaChange, SchemaWriter};
 use br_tidb::{
     meta_key::Counter,
     schema::{
@@ -49,6 +49,7 @@ pub(super) async fn create<C: Changes>(
     }
     let update_ts = target.cluster.pd().tso().await;
     let update_ts = update_ts.map_err(RestoreError::from)?;
+    let mut writer = SchemaWriter::new(&target.cluster);
     // With the first new tables, which may have the names of those that are gone.
     let mut batch = Batch {
         dropped: plan.dropped.clone(),
@@ -96,12 +97,12 @@ pub(super) async fn create<C: Changes>(
             new.replaces = replaced.get(&table.id()).copied();
             batch.push(new);
             if batch.is_full() {
-                batch.create(target).await?;
+                batch.create(&mut writer).await?;
             }
             Ok(())
         })
         .await?;
-    Ok(batch.create(target).await?)
+    Ok(batch.create(&mut writer).await?)
 }
 
 fn bad_text(db: &str, table: &TableInfo) -> RestoreError {
@@ -133,7 +134,7 @@ impl Batch {
         self.tables.len() >= TABLES_PER_TXN_MAX || self.bytes >= BYTES_PER_TXN_MAX
     }
 
-    async fn create(&mut self, target: &RestoreTarget) -> Result<(), RestoreError> {
+    async fn create(&mut self, writer: &mut SchemaWriter<'_>) -> Result<(), RestoreError> {
         let change = SchemaChange {
             databases: std::mem::take(&mut self.databases),
             tables: std::mem::take(&mut self.tables),
@@ -144,7 +145,7 @@ impl Batch {
             return Ok(());
         }
         self.bytes = 0;
-        br_catalog::apply(&target.cluster, &change).await?;
+        writer.apply(&change).await?;
         Ok(())
     }
 }

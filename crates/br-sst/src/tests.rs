@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/");
+const GOLDEN: &str = "../../tests/golden/tidb-1/";
 
 fn golden_ssts(folder: &str) -> Vec<(PathBuf, Bytes)> {
     let mut files = Vec::new();

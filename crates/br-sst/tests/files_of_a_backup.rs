@@ -15,7 +15,7 @@ use br_types::{Cf, TimeStamp};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/");
+const GOLDEN: &str = "../../tests/golden/tidb-1/";
 
 fn read(folder: &str, name: &str) -> Bytes {
     let path = format!("{GOLDEN}{folder}/{name}");

@@ -18,10 +18,7 @@ use br_tidb::{row::IndexEncoder, schema::TableInfo, table_key::TableKey};
 use br_types::{Cf, IndexId, TableId, TimeStamp};
 use bytes::Bytes;
 
-const GOLDEN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../tests/golden/tidb-1/full/"
-);
+const GOLDEN: &str = "../../tests/golden/tidb-1/full/";
 
 fn read(name: &str) -> Bytes {
     let path = format!("{GOLDEN}{name}");

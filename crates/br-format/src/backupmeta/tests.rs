@@ -12,7 +12,7 @@ use crate::kv_stats::KvStats;
 use crate::names::{BACKUPMETA, MetaKind};
 use crate::schema::{SchemaEntry, user_db_name};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/");
+const GOLDEN: &str = "../../tests/golden/tidb-1/";
 const FOLDERS: [&str; 8] = [
     "full",
     "full-metav1",

@@ -21,7 +21,7 @@ use super::record::{Record, Records};
 use super::*;
 use crate::crypter::{Crypter, Iv, Method};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/");
+const GOLDEN: &str = "../../tests/golden/tidb-1/";
 const CHECKPOINT: TimeStamp = TimeStamp(0x0687_f4ee_5a94_0002);
 
 /// Names and bytes of the objects of a folder, by name.

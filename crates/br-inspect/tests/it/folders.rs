@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// A folder of the golden data in the repository.
 pub(crate) fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden/tidb-1")
-        .join(folder)
+    let golden = Path::new("../../tests/golden/tidb-1");
+    golden.join(folder).canonicalize().unwrap()
 }
 
 /// Copies all files; what is there already is written over.

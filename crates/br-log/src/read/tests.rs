@@ -24,9 +24,8 @@ const END: TimeStamp = TimeStamp(0x0687_f4ee_5a94_0002);
 const CLUSTER: ClusterId = ClusterId(7_710_538_755_265_272_623);
 
 fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden/tidb-1")
-        .join(folder)
+    let golden = Path::new("../../tests/golden/tidb-1");
+    golden.join(folder).canonicalize().unwrap()
 }
 
 async fn open(path: &Path) -> LogStorage {

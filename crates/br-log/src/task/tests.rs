@@ -5,10 +5,7 @@ use super::store::read_tasks;
 
 /// Everything below `/tidb/br-stream` that a real cluster had while a task ran.
 fn golden() -> Vec<KeyValue> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/golden/tidb-1/etcd-br-stream.json"
-    );
+    let path = "../../tests/golden/tidb-1/etcd-br-stream.json";
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let bytes = |value: &serde_json::Value| -> Vec<u8> {
         let text = value.as_str().unwrap();

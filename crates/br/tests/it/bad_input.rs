@@ -8,9 +8,10 @@ use std::{
 use super::{Playground, br, dir};
 
 pub(crate) fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden/tidb-1")
+    Path::new("../../tests/golden/tidb-1")
         .join(name)
+        .canonicalize()
+        .unwrap()
 }
 
 /// A copy of a golden backup, for damaging it.

@@ -6,7 +6,7 @@ use crate::{br, dir};
 
 /// A copy of the golden log, to be changed.
 fn golden_log(to: &Path) -> String {
-    let from = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/log");
+    let from = "../../tests/golden/tidb-1/log";
     copy(Path::new(from), to);
     format!("local://{}", to.display())
 }
@@ -64,10 +64,8 @@ fn metadata_says_what_the_official_tool_said() {
 #[test]
 fn a_full_backup_is_no_log() {
     let dir = dir();
-    let full = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/golden/tidb-1/full"
-    );
+    let full = fs::canonicalize("../../tests/golden/tidb-1/full").expect("golden data");
+    let full = full.to_str().expect("a name in UTF-8");
     for args in [
         &["log", "metadata", "-s", full][..],
         &["log", "truncate", "-s", full, "--until", "5", "--yes"],
@@ -147,10 +145,7 @@ fn a_lock_that_was_left_behind_is_explained() {
 fn migrations_of_a_compacted_log_are_listed_and_merged() {
     let dir = dir();
     let log = dir.path().join("log");
-    let from = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/golden/tidb-1/log-compacted"
-    );
+    let from = "../../tests/golden/tidb-1/log-compacted";
     copy(Path::new(from), &log);
     let url = format!("local://{}", log.display());
     let (code, stdout, stderr) = br(dir.path(), &["operator", "list-migrations", "-s", &url]);

@@ -33,7 +33,9 @@ type Sums = BTreeMap<String, KvStats>;
 type Rows = BTreeMap<String, (usize, String, String)>;
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tidb-1")
+    Path::new("../../tests/golden/tidb-1")
+        .canonicalize()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,7 @@ pub async fn check(
     .await?;
     let expected = model.entries_at(model_ts);
     let mut checked = Checked::default();
-    for table in model.tables() {
+    for (_, table) in model.tables_at(model_ts) {
         let Some(info) = found.remove(&table.name) else {
             return Err(differs(&table.name, "the table is missing".to_owned()));
         };

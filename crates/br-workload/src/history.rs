@@ -19,7 +19,7 @@ use br_types::TimeStamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Model, RowChange},
+    model::{Model, RowChange, SchemaChange},
     table::Table,
 };
 
@@ -61,7 +61,10 @@ struct Head {
 #[derive(Serialize, Deserialize)]
 struct Commit {
     commit_ts: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     changes: Vec<RowChange>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    schemas: Vec<SchemaChange>,
 }
 
 /// Appends what is committed.
@@ -104,6 +107,23 @@ impl HistoryWriter {
         self.append(&Commit {
             commit_ts: commit_ts.0,
             changes: changes.to_vec(),
+            schemas: Vec::new(),
+        })
+    }
+
+    /// Notes a change of schemas that was acknowledged.
+    ///
+    /// # Errors
+    /// [`HistoryError::File`].
+    pub fn change_schemas(
+        &self,
+        commit_ts: TimeStamp,
+        changes: &[SchemaChange],
+    ) -> Result<(), HistoryError> {
+        self.append(&Commit {
+            commit_ts: commit_ts.0,
+            changes: Vec::new(),
+            schemas: changes.to_vec(),
         })
     }
 
@@ -149,6 +169,7 @@ pub fn read(path: &Path) -> Result<(String, Model), HistoryError> {
             }
             Some((_, model)) => {
                 let commit: Commit = serde_json::from_slice(&line).map_err(bad)?;
+                model.change_schemas(TimeStamp(commit.commit_ts), &commit.schemas);
                 model.commit(TimeStamp(commit.commit_ts), &commit.changes);
             }
         }

@@ -6,6 +6,7 @@
 mod bank;
 pub mod bulk;
 mod check;
+mod ddl;
 pub mod history;
 mod model;
 mod row;
@@ -16,7 +17,8 @@ mod table_json;
 
 pub use bank::FIRST_BALANCE;
 pub use check::{Checked, check};
-pub use model::{Entries, Model, RowChange};
+pub use ddl::Statement;
+pub use model::{Entries, Model, RowChange, SchemaChange};
 pub use run::{Kinds, Workload, WorkloadError};
 pub use table::{Column, ColumnType, Handle, Index, PrimaryKey, Row, Table, Value};
 pub use table_json::db_json;

@@ -17,18 +17,19 @@ use std::{
     time::Duration,
 };
 
-use br_catalog::{CatalogError, NewDatabase, NewTable, SchemaChange};
+use br_catalog::{CatalogError, NewDatabase, NewTable};
 use br_cluster::{Cluster, KvError, PdError, Transaction};
 use br_rt::CancellationToken;
 use br_tidb::meta_key::Counter;
-use br_types::{Classify, DbId, Kind, TableId};
+use br_types::{Classify, DbId, Kind, TableId, TimeStamp};
 use futures::future;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tokio::sync::RwLock;
 
 use crate::{
     bank::Bank,
     history::{HistoryError, HistoryWriter},
-    model::{Model, RowChange},
+    model::{Model, RowChange, SchemaChange},
     schema_generator,
     table::{Handle, Row, Table},
     table_json,
@@ -93,10 +94,13 @@ pub enum Kinds {
 
 /// A workload, its tables made and filled.
 pub struct Workload {
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
     kinds: Kinds,
     seed: u64,
     database: String,
+    pub(crate) db: DbId,
+    /// Held by each transaction, and alone by a change of schemas.
+    pub(crate) schemas: RwLock<()>,
     model: Arc<Mutex<Model>>,
     history: Option<HistoryWriter>,
 }
@@ -129,10 +133,10 @@ impl Workload {
             name: database.to_owned(),
             json: table_json::db_json(db, database),
         };
-        let change = SchemaChange {
+        let change = br_catalog::SchemaChange {
             databases: vec![new_db],
             tables: tables.iter().map(new_table).collect(),
-            ..SchemaChange::default()
+            ..br_catalog::SchemaChange::default()
         };
         br_catalog::apply(cluster, &change).await?;
         let history = history
@@ -143,6 +147,8 @@ impl Workload {
             kinds,
             seed,
             database: database.to_owned(),
+            db,
+            schemas: RwLock::new(()),
             model: Arc::new(Mutex::new(Model::new(tables))),
             history,
         };
@@ -187,6 +193,7 @@ impl Workload {
         let mut rng = StdRng::seed_from_u64(self.seed ^ (worker + 1).wrapping_mul(0x9E37_79B9));
         let mut committed = 0;
         while !stop.is_cancelled() {
+            let _schemas = self.schemas.read().await;
             let outcome = match self.kinds {
                 Kinds::Bank { accounts } => self.transfer(&mut rng, accounts).await,
                 Kinds::Wide { .. } => self.change_at_random(&mut rng).await,
@@ -229,13 +236,19 @@ impl Workload {
 
     async fn change_at_random(&self, rng: &mut StdRng) -> Result<bool, WorkloadError> {
         let mut txn = self.cluster.begin().await?;
-        let tables: Vec<Table> = self.lock_model().tables().cloned().collect();
+        let tables: Vec<(usize, Table)> = {
+            let model = self.lock_model();
+            let tables = model.tables();
+            tables
+                .map(|(place, table)| (place, table.clone()))
+                .collect()
+        };
         let mut changes: Vec<RowChange> = Vec::new();
         for _ in 0..rng.random_range(1..=CHANGES_MAX) {
-            let place = rng.random_range(0..tables.len().max(1));
-            let Some(table) = tables.get(place) else {
+            let Some((place, table)) = tables.choose(rng) else {
                 continue;
             };
+            let place = *place;
             let handle = schema_generator::handle(rng, table);
             if changes
                 .iter()
@@ -271,6 +284,19 @@ impl Workload {
         self.lock_model().commit(commit_ts, &changes);
         if let Some(history) = &self.history {
             history.commit(commit_ts, &changes)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in a change of schemas that was committed.
+    pub(crate) fn took_place(
+        &self,
+        commit_ts: TimeStamp,
+        changes: &[SchemaChange],
+    ) -> Result<(), WorkloadError> {
+        self.lock_model().change_schemas(commit_ts, changes);
+        if let Some(history) = &self.history {
+            history.change_schemas(commit_ts, changes)?;
         }
         Ok(())
     }
@@ -348,7 +374,7 @@ impl Workload {
     }
 }
 
-fn lost_to_another(error: &KvError) -> bool {
+pub(crate) fn lost_to_another(error: &KvError) -> bool {
     matches!(
         error,
         KvError::WriteConflict { .. } | KvError::RolledBack { .. } | KvError::Locked { .. }

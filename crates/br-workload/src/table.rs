@@ -149,10 +149,9 @@ impl Table {
             )),
         )];
         for (place, index) in self.indexes.iter().enumerate() {
-            let columns = index
-                .columns
-                .iter()
-                .filter_map(|column| values.get(*column));
+            // A row that is older than a column has NULL there.
+            let columns = index.columns.iter();
+            let columns = columns.map(|column| values.get(*column).unwrap_or(&Value::Null));
             entries.push((
                 row::index_key(physical, self.index_id(place), columns, handle),
                 row::INDEX_VALUE.to_vec(),

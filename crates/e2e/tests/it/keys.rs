@@ -37,7 +37,11 @@ async fn transactional_keys_under_load() {
         store_failures: 1,
         ..Disturbance::default()
     };
-    let tables: Vec<_> = workload.model().tables().cloned().collect();
+    let tables: Vec<_> = workload
+        .model()
+        .tables()
+        .map(|(_, table)| table.clone())
+        .collect();
     let split_key = |rng: &mut StdRng| {
         let handle = br_workload::Handle::Int(rng.random_range(0..300));
         key::encode(tables[0].record_key(&handle).as_bytes())
@@ -100,15 +104,15 @@ async fn raw_keys_of_api_v2() {
     Box::pin(raw_round_trip(ApiVersion::V2)).await;
 }
 
-async fn start(api_version: ApiVersion, region_split_keys: u64) -> Site {
+async fn start(api_version: ApiVersion, region_split_size_bytes: u64) -> Site {
     let mut options = options();
     options.api_version = api_version;
-    options.region_split_keys = region_split_keys;
+    options.region_split_size_bytes = region_split_size_bytes;
     Site::start(options).await
 }
 
 async fn raw_round_trip(version: ApiVersion) {
-    let source = start(version, 40).await;
+    let source = start(version, 8 << 10).await;
     let pairs = Box::pin(fill(&source, version)).await;
     let ttls = ttls(&source, version, &pairs);
     assert_eq!(ttls.is_empty(), version == ApiVersion::V1);
@@ -230,7 +234,7 @@ async fn raw_copy(
     source
         .back_up(&place, &BackupOptions::new(scope, "e2e"))
         .await;
-    let target = start(version, 90).await;
+    let target = start(version, 16 << 10).await;
     let scope = restore::Scope::Raw {
         range: source.cluster.raw(version).layout().wire_range(wanted),
         cf: Cf::Default,
@@ -243,7 +247,7 @@ async fn raw_copy(
 async fn raw_keys_of_every_keyspace() {
     let version = ApiVersion::V2;
     let layout = |keyspace| RawLayout::keyspace(KeyspaceId::new(keyspace).unwrap());
-    let source = start(version, 40).await;
+    let source = start(version, 1 << 10).await;
     let everywhere = source
         .cluster
         .raw(version)
@@ -265,7 +269,7 @@ async fn raw_keys_of_every_keyspace() {
     source
         .back_up(&place, &BackupOptions::new(scope, "e2e"))
         .await;
-    let target = start(version, 40).await;
+    let target = start(version, 1 << 10).await;
     let scope = restore::Scope::Raw {
         range: all.clone(),
         cf: Cf::Default,

@@ -92,7 +92,11 @@ async fn back_up_under_load(source: &Site, workload: &Workload, rng: &mut StdRng
         },
         ..Disturbance::default()
     };
-    let tables: Vec<_> = workload.model().tables().cloned().collect();
+    let tables: Vec<_> = workload
+        .model()
+        .tables()
+        .map(|(_, table)| table.clone())
+        .collect();
     let split_key = |rng: &mut StdRng| {
         let table = tables.choose(rng).unwrap();
         let handle = schema_generator::handle(rng, table);

@@ -26,6 +26,7 @@ use std::{
 
 use br_codec::{ApiVersion, key};
 use br_rt::{CancellationToken, Rt, Task};
+use br_storage::Faults;
 use br_store::{
     Importer, StoreConfig, StoreContext,
     engine::{Engine, RangeSize},
@@ -102,6 +103,7 @@ struct Shared {
     importer: Arc<Importer>,
     config: Arc<StoreConfig>,
     limits: SplitLimits,
+    log_faults: Faults,
 }
 
 struct RunningStore {
@@ -192,6 +194,7 @@ impl Cluster {
                 importer: Arc::new(importer),
                 config: Arc::new(options.store),
                 limits,
+                log_faults: options.log_faults,
             },
             pd_server: None,
             stores: Mutex::default(),
@@ -433,8 +436,9 @@ impl Shared {
         record.address = address(&listener)?.to_string();
         record.status_address = address(&status_listener)?.to_string();
         self.pd.stores.put(id, record)?;
-        let log_backup =
-            log_backup::new(&self.rt, id, &self.storage, self.pd.clone(), &self.config);
+        let topology = self.pd.clone();
+        let (config, faults) = (&self.config, self.log_faults.clone());
+        let log_backup = log_backup::new(&self.rt, id, &self.storage, topology, config, faults);
         let routes = br_store::routes(StoreContext {
             cluster_id: self.pd.cluster_id,
             store_id: id,

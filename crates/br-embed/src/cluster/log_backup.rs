@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use br_rt::{CancellationToken, Rt, Task};
+use br_storage::Faults;
 use br_store::{
     StoreConfig,
     log_backup::{LogBackup, LogBackupParts, PdBoard},
@@ -23,6 +24,7 @@ pub(super) fn new(
     storage: &Storage,
     topology: Arc<dyn Topology>,
     config: &StoreConfig,
+    faults: Faults,
 ) -> Option<LogBackup> {
     let temp_dir = storage.engine().scratch_dir().join(TEMP_DIR);
     let is_wanted = config.log_backup.enable && storage.serves_transactions();
@@ -34,7 +36,7 @@ pub(super) fn new(
             topology,
             config: config.log_backup.clone(),
             temp_dir: temp_dir.join(store.to_string()),
-            faults: Default::default(),
+            faults,
         })
     })
 }

@@ -5,6 +5,7 @@ use std::{
 
 use br_codec::ApiVersion;
 use br_rt::Rt;
+use br_storage::Faults;
 use br_store::StoreConfig;
 
 use super::ClusterError;
@@ -31,6 +32,8 @@ pub struct Options {
     pub api_version: ApiVersion,
     /// How each store behaves.
     pub store: StoreConfig,
+    /// What goes wrong between log backup and its external storage; for tests.
+    pub log_faults: Faults,
     /// Clock, randomness, tasks; real, for there are sockets.
     pub rt: Rt,
 }
@@ -46,6 +49,7 @@ impl Options {
             region_split_keys: 2_560_000,
             api_version: ApiVersion::V1,
             store: StoreConfig::default(),
+            log_faults: Faults::default(),
             rt,
         }
     }

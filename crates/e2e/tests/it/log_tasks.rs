@@ -24,7 +24,7 @@ async fn storage(site: &Site, place: &Place) -> Storage {
         .unwrap()
 }
 
-fn request(place: &Place, name: &str) -> StartRequest {
+pub(crate) fn request(place: &Place, name: &str) -> StartRequest {
     StartRequest {
         name: TaskName::new(name).unwrap(),
         backend: place.backend.to_proto(SendCredentials::Yes).unwrap(),
@@ -149,14 +149,11 @@ async fn starts_that_could_not_be_restored_from_are_refused() {
     assert_eq!(code, Some(Code::UNSUPPORTED_OPERATION));
 
     // A place that has something else.
-    let full = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/golden/tidb-1/full"
-    );
+    let full = "../../tests/golden/tidb-1/full";
     let full = Place::existing(full.into());
     let code = code_of_start(&site, &full, request(&full, "a")).await;
     assert_eq!(code, Some(Code::INVALID_ARGUMENT));
-    let of_another = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tidb-1/log");
+    let of_another = "../../tests/golden/tidb-1/log";
     let of_another = Place::existing(of_another.into());
     let code = code_of_start(&site, &of_another, request(&of_another, "a")).await;
     assert_eq!(code, Some(Code::INVALID_ARGUMENT));

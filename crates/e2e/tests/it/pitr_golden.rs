@@ -2,7 +2,7 @@
 //! rows have to be those that SQL gave at that time.
 //!
 //! The log is too large for this repository: the tests look for it in the folder that
-//! `HOLDFAST_GOLDEN` names, and do nothing without it.
+//! `HOLDFAST_GOLDEN` names, and are ignored without it.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,6 @@ use std::{
 };
 
 use br_cluster::Snapshot;
-use br_engine::{RocksSstFiles, SstCompression, SstOptions};
 use br_format::{backupmeta::Compatibility, crypter::Crypter};
 use br_inspect::export::{ExportOptions, Format, Layer, export};
 use br_log::{
@@ -20,7 +19,7 @@ use br_log::{
     restore::{Method, PointOptions, PointSummary, PointTarget, restore},
 };
 use br_rt::{CancellationToken, Progress, Rt, Silent};
-use br_snapshot::restore::{RestoreOptions, RestoreTarget, Scope};
+
 use br_storage::{SendCredentials, Storage};
 use br_tidb::{
     row::IndexEncoder,
@@ -29,75 +28,30 @@ use br_tidb::{
 };
 use br_types::{Classify, IndexId, Kind, TableId, TimeStamp};
 
-use crate::site::{Place, Site, back_up_tables, filter, options};
+use crate::{
+    points::{copy, point_options, point_target, sst_files},
+    site::{Place, Site, back_up_tables, filter, options},
+};
 
-fn golden() -> Option<PathBuf> {
-    let folder = std::env::var_os("HOLDFAST_GOLDEN")?;
-    Some(Path::new(&folder).join("tidb-1"))
+fn golden() -> PathBuf {
+    option_env!("GOLDEN_TIDB_1")
+        .expect("tests are ignored without it")
+        .into()
 }
 
 /// Databases of users.
 const ALL: &[&str] = &["*.*", "!mysql.*", "!sys.*", "!test.*", "!workload_schema.*"];
 
-fn point_options(rules: &[&str], at: TimeStamp) -> PointOptions {
-    let tables = RestoreOptions::new(Scope::Full {
-        filter: filter(rules),
-        is_explicit: true,
-    });
-    PointOptions {
-        restored_ts: Some(at),
-        ..PointOptions::new(tables)
-    }
-}
-
 async fn target(site: &Site, log: &Path) -> PointTarget {
-    let rt = site.cluster.rt();
-    let golden = golden().unwrap();
-    let (full, log) = (
-        Place::existing(golden.join("full")),
-        Place::existing(golden.join(log)),
-    );
-    let progress: Arc<dyn Progress> = Arc::new(Silent);
-    PointTarget {
-        cluster: site.cluster.clone(),
-        full: Some(RestoreTarget {
-            cluster: site.cluster.clone(),
-            storage: Storage::open(rt, &full.backend).await.unwrap(),
-            backend: full.backend.clone(),
-            progress: progress.clone(),
-        }),
-        log: Storage::open(rt, &log.backend).await.unwrap(),
-        log_backend: log.backend.clone(),
-        ssts: sst_files(),
-        progress,
-    }
-}
-
-fn sst_files() -> Arc<RocksSstFiles> {
-    Arc::new(RocksSstFiles::new(SstOptions {
-        compression: SstCompression::Lz4,
-        level: 0,
-    }))
+    let full = Place::existing(golden().join("full"));
+    point_target(site, &full, &Place::existing(golden().join(log))).await
 }
 
 /// A copy of a log that may be written to.
 fn copy_of(log: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    copy(&golden().unwrap().join(log), folder.path());
+    copy(&golden().join(log), folder.path());
     folder
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
 }
 
 async fn start() -> Site {
@@ -190,7 +144,7 @@ async fn compare(site: &Site, mark: &str) {
     export(&rt, layers, &options, &progress, &cancel)
         .await
         .unwrap();
-    let golden = golden().unwrap();
+    let golden = golden();
     let compared = Command::new("python3")
         .arg(golden.join("../compare-rows"))
         .arg(golden.join("expected").join(mark))
@@ -203,11 +157,7 @@ async fn compare(site: &Site, mark: &str) {
 
 /// The marks of the golden data, by name.
 fn mark(name: &str) -> TimeStamp {
-    let summary = golden()
-        .unwrap()
-        .join("expected")
-        .join(name)
-        .join("summary.json");
+    let summary = golden().join("expected").join(name).join("summary.json");
     let text = std::fs::read(summary).unwrap();
     let summary: serde_json::Value = serde_json::from_slice(&text).unwrap();
     TimeStamp(
@@ -218,9 +168,6 @@ fn mark(name: &str) -> TimeStamp {
 }
 
 async fn every_mark(log: &str) {
-    if golden().is_none() {
-        return;
-    }
     let log = copy_of(log);
     for name in ["mark2", "mark5", "mark7", "ts1"] {
         let options = point_options(ALL, mark(name));
@@ -230,21 +177,21 @@ async fn every_mark(log: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
 async fn log_of_the_official_stores() {
     every_mark("log").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
 async fn log_that_the_official_tool_compacted() {
     every_mark("log-compacted").await;
 }
 
 /// The stores write the log key by key.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
 async fn stores_apply_the_log() {
-    if golden().is_none() {
-        return;
-    }
     let log = copy_of("log");
     let mut options = point_options(ALL, mark("mark5"));
     options.method = Method::Apply {
@@ -258,10 +205,8 @@ async fn stores_apply_the_log() {
 
 /// From one point to the next: what is there goes on, what is new is made, what is gone goes.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
 async fn one_restore_goes_on_from_another() {
-    if golden().is_none() {
-        return;
-    }
     let log = copy_of("log");
     let site = start().await;
     // Ids of the log are taken: tables get others.
@@ -293,10 +238,8 @@ async fn one_restore_goes_on_from_another() {
 
 /// What we compact ourselves restores to the same rows, in two steps and whatever the point.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
 async fn log_that_is_compacted_here() {
-    if golden().is_none() {
-        return;
-    }
     let (log, temp) = (copy_of("log"), tempfile::tempdir().unwrap());
     let rt = Rt::real();
     let place = Place::existing(log.path().to_owned());
@@ -332,10 +275,8 @@ async fn log_that_is_compacted_here() {
 
 /// Next to no memory: everything goes through runs on disk.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
 async fn sorting_on_disk_changes_nothing() {
-    if golden().is_none() {
-        return;
-    }
     let (log, temp) = (copy_of("log"), tempfile::tempdir().unwrap());
     let mut options = point_options(ALL, mark("mark7"));
     options.method = Method::Sort {

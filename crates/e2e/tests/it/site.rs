@@ -97,6 +97,7 @@ impl Place {
 
     /// A backup that exists.
     pub(crate) fn existing(path: std::path::PathBuf) -> Place {
+        let path = path.canonicalize().unwrap();
         Place {
             backend: Backend::Local { path },
             _folder: None,

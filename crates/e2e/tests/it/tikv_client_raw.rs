@@ -40,7 +40,7 @@ async fn random_commands_in_api_v2() {
 
 async fn random_commands(api_version: ApiVersion, seed: u64) {
     let mut options = options();
-    options.region_split_keys = 7;
+    options.region_split_size_bytes = 1 << 10;
     let (site, client) = start(api_version, options).await;
     let stop = CancellationToken::new();
     let workers = async {

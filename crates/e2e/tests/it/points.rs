@@ -1,0 +1,64 @@
+//! Restores to a point in time.
+
+use std::{path::Path, sync::Arc};
+
+use br_engine::{RocksSstFiles, SstCompression, SstOptions};
+use br_log::restore::{PointOptions, PointTarget};
+use br_rt::{Progress, Silent};
+use br_snapshot::restore::{RestoreOptions, RestoreTarget, Scope};
+use br_storage::Storage;
+use br_types::TimeStamp;
+
+use crate::site::{Place, Site, filter};
+
+/// Of the tables that the rules take, as they were at that time.
+pub(crate) fn point_options(rules: &[&str], at: TimeStamp) -> PointOptions {
+    let tables = RestoreOptions::new(Scope::Full {
+        filter: filter(rules),
+        is_explicit: true,
+    });
+    PointOptions {
+        restored_ts: Some(at),
+        ..PointOptions::new(tables)
+    }
+}
+
+/// Into that cluster, from a full backup and a log.
+pub(crate) async fn point_target(site: &Site, full: &Place, log: &Place) -> PointTarget {
+    let rt = site.cluster.rt();
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    PointTarget {
+        cluster: site.cluster.clone(),
+        full: Some(RestoreTarget {
+            cluster: site.cluster.clone(),
+            storage: Storage::open(rt, &full.backend).await.unwrap(),
+            backend: full.backend.clone(),
+            progress: progress.clone(),
+        }),
+        log: Storage::open(rt, &log.backend).await.unwrap(),
+        log_backend: log.backend.clone(),
+        ssts: sst_files(),
+        progress,
+    }
+}
+
+pub(crate) fn sst_files() -> Arc<RocksSstFiles> {
+    Arc::new(RocksSstFiles::new(SstOptions {
+        compression: SstCompression::Lz4,
+        level: 0,
+    }))
+}
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

@@ -44,4 +44,6 @@ pub use ingested::IngestedGroup;
 pub use migrations::Removed;
 pub use select::{LogFiles, LogObject};
 pub use storage::{LogStorage, META_READS_DEFAULT};
-pub use survey::{ContentCheck, LogSurvey, MissingObject, Quiet, StoreFlushes, TableEvents};
+pub use survey::{
+    ContentCheck, LogSurvey, MissingObject, Quiet, StoreFlushes, TableEvents, restorable_until,
+};

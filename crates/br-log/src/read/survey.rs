@@ -109,19 +109,33 @@ impl LogSurvey {
     ///
     /// Objects that are missing end it before the first record that they might have held.
     pub fn restorable_until(&self, start_ts: TimeStamp) -> TimeStamp {
-        let max_ts = self.bounds.max_ts;
-        let in_range = |stats: &&Stats| stats.min_ts <= max_ts && stats.max_ts >= start_ts;
-        let begun = self.ranges.iter().filter(in_range);
-        let shift_ts = begun
-            .filter(|stats| !stats.min_begin_ts.is_zero())
-            .map(|stats| stats.min_begin_ts)
-            .fold(start_ts, TimeStamp::min);
         let missing = self.missing.iter();
-        missing
-            .filter(|object| object.max_ts >= shift_ts)
-            .map(|object| object.min_ts.prev().max(start_ts))
-            .fold(max_ts, TimeStamp::min)
+        let lost = missing.map(|object| (object.min_ts, object.max_ts));
+        restorable_until(&self.ranges, self.bounds.max_ts, start_ts, lost)
     }
+}
+
+/// The last timestamp up to which a log that ends at `max_ts` can be restored on top of a full
+/// backup of `start_ts`. `ranges` are those of all metadata, `lost` the least and the greatest
+/// timestamp of each loss.
+///
+/// A loss before `start_ts` counts as long as values may be that old.
+pub fn restorable_until(
+    ranges: &[Stats],
+    max_ts: TimeStamp,
+    start_ts: TimeStamp,
+    lost: impl IntoIterator<Item = (TimeStamp, TimeStamp)>,
+) -> TimeStamp {
+    let in_range = |stats: &&Stats| stats.min_ts <= max_ts && stats.max_ts >= start_ts;
+    let begun = ranges.iter().filter(in_range);
+    let shift_ts = begun
+        .filter(|stats| !stats.min_begin_ts.is_zero())
+        .map(|stats| stats.min_begin_ts)
+        .fold(start_ts, TimeStamp::min);
+    lost.into_iter()
+        .filter(|(_, lost_max_ts)| *lost_max_ts >= shift_ts)
+        .map(|(lost_min_ts, _)| lost_min_ts.prev().max(start_ts))
+        .fold(max_ts, TimeStamp::min)
 }
 
 /// How contents are checked.

@@ -50,6 +50,9 @@ pub struct PointOptions {
     pub meta_reads: usize,
     /// How the events of the log come into the cluster.
     pub method: Method,
+    /// Whether the log's storage stays as it is: no lock against truncation, and no ids for a
+    /// restore that goes on from this one. For rehearsals.
+    pub leaves_no_trace: bool,
 }
 
 /// How the events of the log come into the cluster.
@@ -89,6 +92,7 @@ impl PointOptions {
                 temp_dir: std::env::temp_dir(),
                 memory_bytes: SORT_MEMORY_BYTES_DEFAULT,
             },
+            leaves_no_trace: false,
         }
     }
 }

@@ -124,6 +124,9 @@ pub async fn restore(
     target: &PointTarget,
     options: &PointOptions,
 ) -> Result<PointSummary, PointError> {
+    if options.leaves_no_trace {
+        return Box::pin(restore_locked(target, options)).await;
+    }
     let operator = Operator::this();
     // The end of a restore that was cancelled is told under no token.
     let cancel = CancellationToken::new();
@@ -170,9 +173,10 @@ async fn restore_locked(
     let tables = std::mem::take(&mut summary.plan);
     // The restore is complete; without the ids only a restore that goes on from it is refused.
     let ids = IdMap::of_plan(&tables);
-    if let Err(error) = ids
-        .save(&target.log, target.cluster.id(), changes.window.end)
-        .await
+    if !options.leaves_no_trace
+        && let Err(error) = ids
+            .save(&target.log, target.cluster.id(), changes.window.end)
+            .await
     {
         tracing::warn!(%error, "ids were not saved: no restore can go on from this one");
     }

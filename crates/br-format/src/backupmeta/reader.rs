@@ -169,6 +169,11 @@ impl MetaWalk {
         self.pending.iter().rev()
     }
 
+    /// Goes on without the next object, which is damaged or not there: its items are lost.
+    pub fn skip(&mut self) {
+        self.pending.pop();
+    }
+
     /// Takes the stored bytes of the next object.
     ///
     /// # Errors

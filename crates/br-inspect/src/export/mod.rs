@@ -31,7 +31,7 @@ mod write;
 
 use std::{path::PathBuf, sync::Arc};
 
-use br_format::{backupmeta::Compatibility, crypter::Crypter};
+use br_format::{backupmeta::Compatibility, crypter::Crypter, kv_stats::KvStats};
 use br_log::read::LogStorage;
 use br_rt::{CancellationToken, Phase, Progress, Rt, Unit};
 use br_storage::Storage;
@@ -119,6 +119,60 @@ pub struct ExportedTable {
     pub rows: u64,
     /// Its file.
     pub path: PathBuf,
+}
+
+/// Sums over the rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSums {
+    /// Its database.
+    pub db: String,
+    /// Its name.
+    pub table: String,
+    /// Over the rows, with the ids that they have in the backup and the log; no index entries.
+    pub sums: KvStats,
+}
+
+/// Sums the rows that [`export`] would write, without decoding them.
+///
+/// # Errors
+/// See [`ExportError`].
+pub async fn row_sums(
+    rt: &Rt,
+    layers: &[Layer],
+    filter: &TableFilter,
+    at: TimeStamp,
+    log: Option<LogLayer>,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<Vec<TableSums>, ExportError> {
+    let options = ExportOptions {
+        filter: filter.clone(),
+        at: Some(at),
+        log,
+        format: Format::default(),
+        output: PathBuf::new(),
+    };
+    let plan = plan::plan(&plan::Reads {
+        rt,
+        layers,
+        options: &options,
+        progress,
+        cancel,
+    })
+    .await?;
+    let phase = Phase::start(progress, "Sum Rows", Unit::Tables, plan.tables.len() as u64);
+    let log = plan.log;
+    let sources = table::Sources {
+        rt,
+        layers,
+        log: log.as_ref(),
+    };
+    stream::iter(plan.tables)
+        .map(|table| table::sum_table(sources, table, cancel))
+        .buffered(TABLES_IN_FLIGHT_MAX)
+        .inspect_ok(|_| phase.advance(1, 0))
+        .try_collect()
+        .await
 }
 
 /// Exports tables of a full backup, with the incremental backups on top of it in their order and

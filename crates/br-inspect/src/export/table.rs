@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use br_codec::{DecodeError, key};
+use br_format::kv_stats::KvStats;
 use br_log::restore::offline::{LogRow, LogRowReader, LogRows};
 use br_rt::{CancellationToken, Rt};
 use br_tidb::{row::RowDecoder, table_key::TableKey};
@@ -10,7 +11,7 @@ use br_types::TimeStamp;
 use bytes::Bytes;
 
 use super::{
-    ExportError, ExportOptions, ExportedTable, Layer,
+    ExportError, ExportOptions, ExportedTable, Layer, TableSums,
     mvcc::{OpenPair, Version},
     plan::{FilePair, LayerFiles, PartPlan, TablePlan},
     sst::SstFile,
@@ -80,6 +81,33 @@ pub(super) async fn export_table(
         table: plan.info.name.original,
         rows,
         path,
+    })
+}
+
+/// Sums the rows of one table.
+pub(super) async fn sum_table(
+    sources: Sources<'_>,
+    plan: TablePlan,
+    cancel: &CancellationToken,
+) -> Result<TableSums, ExportError> {
+    let mut sums = KvStats::default();
+    for part in plan.parts {
+        let mut merge = Merge::new(sources, part, plan.at)?;
+        while let Some((key, value)) = merge.next().await? {
+            let raw = key::decode(&key).map_err(|source| merge.entry_error(source))?;
+            sums.add_pair(raw.as_bytes(), &value);
+            if sums.total_kvs.is_multiple_of(ROWS_AT_ONCE) {
+                if cancel.is_cancelled() {
+                    return Err(ExportError::Cancelled);
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    Ok(TableSums {
+        db: plan.db,
+        table: plan.info.name.original,
+        sums,
     })
 }
 

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, u32, &[&str])] = &[
     ("br-engine", 3, &[]),
     ("br-embed", 3, &["br-engine"]),
     ("br-inspect", 3, &[]),
+    ("br-drill", 3, &["br-engine", "br-embed", "br-inspect"]),
     ("br", 4, &[]),
     ("bench", 5, &[]),
     ("e2e", 5, &[]),

@@ -5,6 +5,7 @@ mod log_backup;
 mod operator;
 mod point;
 mod show;
+pub(crate) mod verify;
 
 use std::{fmt, time::Duration};
 

@@ -5,6 +5,7 @@ mod backup;
 mod cluster_flags;
 mod common_flags;
 mod completion;
+mod drill;
 mod export;
 mod global_flags;
 mod keys;
@@ -18,6 +19,7 @@ mod session;
 mod show;
 mod storage_flags;
 mod tables;
+mod verify;
 mod version;
 mod workload;
 
@@ -30,6 +32,7 @@ use crate::{
     value::Switch,
 };
 pub(crate) use session::Session;
+pub(crate) use verify::judge;
 
 /// Threads for async work beside the blocking ones: requests are handled, not computed, here.
 const STACK_BYTES: usize = 4 << 20;
@@ -58,6 +61,10 @@ enum Top {
     Log(log_backup::LogCommand),
     /// Show the backups and logs of a storage, and the points that can be restored from them.
     Show(show::ShowCommand),
+    /// Find out whether a backup and the log on top of it are whole.
+    Verify(verify::VerifyCommand),
+    /// Rehearse a recovery: restore a random point into a cluster of its own, compare, measure.
+    Drill(drill::DrillCommand),
     /// Read tables out of a backup into files, without a cluster.
     Export(export::ExportCommand),
     /// Run a whole cluster in this process until it is stopped.
@@ -135,6 +142,12 @@ fn dispatch(global: global_flags::GlobalFlags, top: Top, path: &str) -> Outcome 
             block_on(async |session| command.run(&global, session).await, &global)
         }
         Top::Show(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
+        Top::Verify(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
+        Top::Drill(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
         Top::Workload(command) => {

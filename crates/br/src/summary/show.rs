@@ -1,6 +1,6 @@
 //! What lies in a storage: text for people, or JSON.
 
-use br_format::backupmeta::Content;
+use br_format::backupmeta::{BackupHead, Content};
 use br_inspect::show::{Place, RestoreWindow, Shown, ShownBackup, What};
 use br_log::read::LogSurvey;
 use br_types::TimeStamp;
@@ -52,7 +52,7 @@ fn folder(name: &str) -> &str {
 }
 
 /// The number, and the local time.
-fn ts_text(ts: TimeStamp) -> String {
+pub(super) fn ts_text(ts: TimeStamp) -> String {
     format!("{ts} ({})", time(ts, TimeZone::system()))
 }
 
@@ -64,13 +64,13 @@ fn time(ts: TimeStamp, zone: TimeZone) -> String {
         .to_string()
 }
 
-fn ts_json(ts: TimeStamp) -> Value {
+pub(super) fn ts_json(ts: TimeStamp) -> Value {
     json!({ "tso": ts.0, "time": time(ts, TimeZone::UTC) })
 }
 
-fn kind(backup: &ShownBackup) -> &'static str {
-    match backup.head.content {
-        Content::Tables if backup.head.is_incremental() => "incremental backup",
+pub(super) fn content_name(head: &BackupHead) -> &'static str {
+    match head.content {
+        Content::Tables if head.is_incremental() => "incremental backup",
         Content::Tables => "full backup",
         Content::Txn => "backup of transactional keys",
         Content::Raw(_) => "backup of raw keys",
@@ -86,7 +86,7 @@ fn backup_text(folder: &str, backup: &ShownBackup, with_tables: bool) {
     let head = &backup.head;
     print(&format_args!(
         "{folder}: {} of cluster {} (version {})",
-        kind(backup),
+        content_name(&backup.head),
         head.cluster_id,
         head.cluster_version
     ));
@@ -244,7 +244,7 @@ fn backup_json(backup: &ShownBackup) -> Value {
     let missing = backup.missing.iter();
     let missing = missing.map(|file| json!({ "name": file.name, "problem": file.problem }));
     json!({
-        "kind": kind(backup),
+        "kind": content_name(&backup.head),
         "cluster_id": head.cluster_id.0,
         "cluster_version": head.cluster_version,
         "last_backup_ts": head.is_incremental().then(|| ts_json(head.last_backup_ts)),

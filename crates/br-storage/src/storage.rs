@@ -373,6 +373,30 @@ impl Storage {
             .await
     }
 
+    /// Removes a folder of a directory, and those around it, as far as they are empty; other backends
+    /// have no folders. Fine if there is none.
+    pub async fn remove_empty_folders(&self, folder: &str) {
+        let Some(local) = self.local_store() else {
+            return;
+        };
+        let mut paths = Vec::new();
+        let mut rest = Some(folder);
+        while let Some(name) = rest.filter(|name| !name.is_empty()) {
+            let path = self.path(Operation::Delete, name).ok();
+            paths.extend(path.and_then(|path| local.path_to_filesystem(&path).ok()));
+            rest = name.rsplit_once('/').map(|(above, _)| above);
+        }
+        let removal = move || {
+            for path in paths {
+                // Not empty, or not there: either is as it should be.
+                if std::fs::remove_dir(path).is_err() {
+                    return;
+                }
+            }
+        };
+        self.0.rt.blocking(removal).await;
+    }
+
     pub(crate) fn rt(&self) -> &Rt {
         &self.0.rt
     }

@@ -13,8 +13,8 @@ use br_embed::Cluster;
 use br_inspect::export::ExportReport;
 use br_rt::Rt;
 use br_snapshot::{
-    backup::BackupSummary,
-    restore::{RestorePlan, RestoreSummary},
+    backup::{AbortedBackup, BackupSummary},
+    restore::{AbortedRestore, RestorePlan, RestoreSummary},
 };
 use br_types::Classify;
 use serde_json::{Value, json};
@@ -194,8 +194,11 @@ fn restore_line(title: &str, done: &RestoreSummary, took: Duration) -> Line {
         .add("split-keys", done.split_keys)
         .add("split-regions", done.split_regions)
         .add("default-CF-files", done.default_files)
-        .add("write-CF-files", done.write_files)
-        .add("total-take", go_duration(took))
+        .add("write-CF-files", done.write_files);
+    if done.resumed_files + done.resumed_tables > 0 {
+        line.add("skipped-files-by-checkpoint", done.resumed_files);
+    }
+    line.add("total-take", go_duration(took))
         .add("total-kv", files.kvs)
         .add("total-kv-size", human_size(files.kv_bytes))
         .add("average-speed", format!("{}/s", human_size(speed)))
@@ -216,9 +219,61 @@ fn restore_json(title: &str, done: &RestoreSummary, took: Duration) -> Value {
         fields.insert("split_keys".into(), done.split_keys.into());
         fields.insert("split_regions".into(), done.split_regions.into());
         fields.insert("checked_tables".into(), done.checked_tables.into());
+        fields.insert("resumed_groups".into(), done.resumed_groups.into());
+        fields.insert("resumed_files".into(), done.resumed_files.into());
+        fields.insert("resumed_tables".into(), done.resumed_tables.into());
         fields.insert("seconds".into(), took.as_secs_f64().into());
     }
     value
+}
+
+/// A backup that was given up.
+pub(crate) fn aborted_backup(done: &AbortedBackup, as_json: bool) {
+    if as_json {
+        return print(&json!({
+            "command": "Abort Backup",
+            "backup_ts": done.backup_ts.map(|ts| ts.0),
+            "data_files": done.data_files,
+            "data_size_bytes": done.data_size_bytes,
+        }));
+    }
+    match done.backup_ts {
+        None => print(&"no interrupted backup is there"),
+        Some(ts) => print(&format_args!(
+            "the backup of timestamp {ts} is given up: {} files, {}, are removed",
+            done.data_files,
+            human_size(done.data_size_bytes)
+        )),
+    }
+}
+
+/// A restore that was given up.
+pub(crate) fn aborted_restore(done: &AbortedRestore, as_json: bool) {
+    if as_json {
+        return print(&json!({
+            "command": "Abort Restore",
+            "aborted": done.title,
+            "began": done.began,
+            "backup": done.backup,
+            "tables_dropped": done.tables_dropped,
+            "databases_dropped": done.databases_dropped,
+            "first_id": done.ids.start,
+            "end_id": done.ids.end,
+            "is_data_left": done.is_data_left,
+        }));
+    }
+    print(&format_args!(
+        "the {} of {}, begun at {}, is given up: {} tables and {} databases are dropped, and {}",
+        done.title,
+        done.backup,
+        done.began,
+        done.tables_dropped,
+        done.databases_dropped,
+        match done.is_data_left {
+            true => "its keys stay, as they cannot be told from others",
+            false => "its data is removed",
+        }
+    ));
 }
 
 /// What a restore would do.

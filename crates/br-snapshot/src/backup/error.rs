@@ -168,7 +168,10 @@ pub enum BackupError {
     },
     /// Cancelled.
     #[error("the backup was cancelled")]
-    Cancelled,
+    Cancelled {
+        /// Whether the same command goes on.
+        is_resumable: bool,
+    },
 }
 
 fn describe(differences: &[Difference]) -> String {
@@ -209,7 +212,7 @@ impl Classify for BackupError {
             BackupError::ChecksumMismatch { .. } => Kind::Data,
             BackupError::OtherParameters { .. } | BackupError::OtherConfig { .. } => Kind::Conflict,
             BackupError::NoStores { is_labelled: false } => Kind::Retry,
-            BackupError::Cancelled => Kind::Cancelled,
+            BackupError::Cancelled { .. } => Kind::Cancelled,
             BackupError::Internal { .. } | BackupError::KeyspaceUnknown { .. } => Kind::Internal,
             _ => Kind::Invalid,
         }
@@ -242,6 +245,9 @@ impl Classify for BackupError {
             return cause.next_step();
         }
         let step = match self {
+            BackupError::Cancelled { is_resumable: true } => {
+                "Run the same command again to go on, or give it up with `br abort backup`"
+            }
             BackupError::OtherParameters { .. } => {
                 "Run it again with the options that it had, give it up with `br abort backup`, or \
                  back up to another place"

@@ -112,6 +112,12 @@ async fn finish_interrupted(context: &BackupContext) -> Result<(), BackupError> 
     tidied
 }
 
+fn cancelled() -> BackupError {
+    BackupError::Cancelled {
+        is_resumable: false,
+    }
+}
+
 /// The work, unless the token is set before it ends.
 async fn cancellable<T>(
     context: &BackupContext,
@@ -120,10 +126,10 @@ async fn cancellable<T>(
     let cancel = context.cluster.cancel();
     tokio::select! {
         done = work => match done {
-            Err(_) if cancel.is_cancelled() => Err(BackupError::Cancelled),
+            Err(_) if cancel.is_cancelled() => Err(cancelled()),
             done => done,
         },
-        () = cancel.cancelled() => Err(BackupError::Cancelled),
+        () = cancel.cancelled() => Err(cancelled()),
     }
 }
 
@@ -226,14 +232,21 @@ impl<'a> Run<'a> {
             done = work => done,
             lost = keeper.lost() => Err(self.too_late(lost)),
         };
-        let is_lost = matches!(done, Err(BackupError::ResumeTooLate { .. }));
+        let is_lost = matches!(
+            done,
+            Err(BackupError::ResumeTooLate { .. }
+                | BackupError::Pd(PdError::SafePointExceeded { .. }))
+        );
         if done.is_err() && !is_lost && self.is_resumable.load(Ordering::Relaxed) {
             let seconds = keeper.keep().as_secs();
             tracing::info!(
                 seconds,
                 "the same command goes on; for so long the data stays"
             );
-            return done;
+            return done.map_err(|error| match error {
+                BackupError::Cancelled { .. } => BackupError::Cancelled { is_resumable: true },
+                error => error,
+            });
         }
         if let Err(error) = keeper.close().await {
             tracing::warn!(%error, "the GC protection was not taken back; it lapses by itself");

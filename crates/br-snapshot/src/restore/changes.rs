@@ -1,5 +1,5 @@
 use br_format::{backupmeta::DataFile, schema::SchemaEntry};
-use br_types::TimeStamp;
+use br_types::{Classify, TimeStamp};
 
 use super::{error::RestoreError, plan::RestorePlan, source::Source};
 
@@ -7,7 +7,7 @@ use super::{error::RestoreError, plan::RestorePlan, source::Source};
 /// the log of what changed since.
 pub trait Changes {
     /// What the whole restore can fail with.
-    type Error: From<RestoreError>;
+    type Error: From<RestoreError> + Classify;
 
     /// The point in time that the tables show in the end; `None`: as the backup is.
     fn restored_ts(&self) -> Option<TimeStamp>;

@@ -1,11 +1,13 @@
 //! What is checked before a restore changes anything.
 
+use std::collections::{HashMap, HashSet};
+
 use br_catalog::CatalogError;
 use br_cluster::Snapshot;
 use br_tidb::schema;
-use br_types::{DbId, StoreId};
+use br_types::{StoreId, TableId};
 
-use super::{RestoreTarget, error::RestoreError, plan::RestorePlan};
+use super::{RestoreTarget, error::RestoreError, plan::RestorePlan, table_ids::TableIdMap};
 
 /// Databases that a cluster may have and still be fresh: `test` comes with every cluster.
 const FRESH_DB: &str = "test";
@@ -53,10 +55,12 @@ pub(super) async fn is_fresh(snapshot: &Snapshot) -> Result<(), RestoreError> {
     }
 }
 
-/// Finds the databases of the plan that exist already, and refuses tables that do.
+/// Finds the databases of the plan that exist already, and refuses tables that do, unless they are
+/// those that an interrupted command of this restore made with `ids`.
 pub(super) async fn find_existing(
     snapshot: &Snapshot,
     plan: &mut RestorePlan,
+    ids: Option<&TableIdMap>,
 ) -> Result<(), RestoreError> {
     let known = br_catalog::databases(snapshot).await?;
     for planned in &mut plan.databases {
@@ -64,36 +68,33 @@ pub(super) async fn find_existing(
         let found = known.iter().find(|db| db.info.name.lower == lower);
         planned.existing = found.map(|db| db.info.id());
     }
-    let mut clashes = Vec::new();
+    let (mut clashes, mut created) = (Vec::new(), HashSet::new());
     for (place, db) in plan.databases.iter().enumerate() {
         let Some(id) = db.existing else { continue };
         let wanted = plan.tables.iter().filter(|table| table.database == place);
-        let wanted: std::collections::HashSet<_> =
-            wanted.map(|table| table.name.to_lowercase()).collect();
-        clashes.extend(tables_named(snapshot, id, &db.name, &wanted).await?);
+        let wanted: HashMap<String, TableId> = wanted
+            .map(|table| (table.name.to_lowercase(), table.old_id))
+            .collect();
+        br_catalog::tables(snapshot, id, |table| {
+            let Some(old) = wanted.get(&table.info.name.lower) else {
+                return Ok(());
+            };
+            match ids.and_then(|ids| ids.get(*old)) {
+                Some(own) if own == table.info.id() => {
+                    created.insert(*old);
+                }
+                _ => clashes.push(format!("{}.{}", db.name, table.info.name.original)),
+            }
+            Ok(())
+        })
+        .await?;
     }
+    plan.created = created;
     if clashes.is_empty() {
         Ok(())
     } else {
         Err(RestoreError::TablesExist { tables: clashes })
     }
-}
-
-async fn tables_named(
-    snapshot: &Snapshot,
-    db: DbId,
-    db_name: &str,
-    wanted: &std::collections::HashSet<String>,
-) -> Result<Vec<String>, RestoreError> {
-    let mut found = Vec::new();
-    br_catalog::tables(snapshot, db, |table| {
-        if wanted.contains(&table.info.name.lower) {
-            found.push(format!("{db_name}.{}", table.info.name.original));
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(found)
 }
 
 /// Refuses when a store's share of the data, with all its replicas, would not fit.

@@ -196,6 +196,65 @@ pub enum RestoreError {
         /// The table or database.
         name: String,
     },
+    /// Another restore runs, and the two would disturb each other.
+    #[error("{what} is running on the cluster since {since}: {holder}")]
+    Running {
+        /// Its command.
+        what: String,
+        /// When it began, UTC.
+        since: String,
+        /// Who it is.
+        holder: String,
+    },
+    /// PD lost the registration of the restore.
+    #[error("PD does not know of this restore any more, as it was out of reach for too long")]
+    RegistrationLost,
+    /// Another restore was begun and not ended, and wants the same table.
+    #[error(
+        "an interrupted {title}, begun at {since}, restores {shared} too, and is another one: \
+         {differences}"
+    )]
+    Unfinished {
+        /// Its command.
+        title: String,
+        /// When it began, UTC.
+        since: String,
+        /// A table that both want.
+        shared: String,
+        /// What was asked for that is not now.
+        differences: String,
+    },
+    /// The progress of the interrupted restore is elsewhere.
+    #[error("the interrupted restore was begun with --checkpoint-storage {was}, this one has {is}")]
+    OtherProgressStorage {
+        /// Where it is.
+        was: String,
+        /// Where this command looks.
+        is: String,
+    },
+    /// What is kept of an interrupted restore makes no sense.
+    #[error("what the cluster keeps of the interrupted restore {task} is damaged: {problem}")]
+    BadRecord {
+        /// Its digest.
+        task: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// No restore of these options was begun and not ended.
+    #[error(
+        "no interrupted restore has these options{}",
+        if others.is_empty() { String::new() } else { format!("; there is: {}", list(others)) }
+    )]
+    NothingToAbort {
+        /// The ones that there are.
+        others: Vec<String>,
+    },
+    /// Several restores of these options were begun and not ended.
+    #[error("several interrupted restores have these options: {}", list(.found))]
+    ManyToAbort {
+        /// They.
+        found: Vec<String>,
+    },
     /// The user stopped it.
     #[error("cancelled")]
     Cancelled,
@@ -238,7 +297,13 @@ impl Classify for RestoreError {
             | RestoreError::DdlJob { .. }
             | RestoreError::Files(_)
             | RestoreError::Checksum { .. } => Kind::Data,
+            RestoreError::BadRecord { .. } => Kind::Data,
+            RestoreError::NothingToAbort { .. } | RestoreError::ManyToAbort { .. } => Kind::Invalid,
+            RestoreError::RegistrationLost => Kind::Retry,
             RestoreError::NotFresh { .. }
+            | RestoreError::Running { .. }
+            | RestoreError::Unfinished { .. }
+            | RestoreError::OtherProgressStorage { .. }
             | RestoreError::TablesExist { .. }
             | RestoreError::KeysExist { .. }
             | RestoreError::LogTask { .. }
@@ -270,6 +335,14 @@ impl Classify for RestoreError {
             RestoreError::TablesExist { .. } | RestoreError::CreatedMeanwhile { .. } => {
                 Code::TABLES_ALREADY_EXISTED
             }
+            RestoreError::Running { .. } | RestoreError::Unfinished { .. } => {
+                Code::of_kind(Kind::Conflict)
+            }
+            RestoreError::OtherProgressStorage { .. }
+            | RestoreError::NothingToAbort { .. }
+            | RestoreError::ManyToAbort { .. } => Code::INVALID_ARGUMENT,
+            RestoreError::BadRecord { .. } => Code::DATA_DAMAGED,
+            RestoreError::RegistrationLost => Code::of_kind(Kind::Retry),
             RestoreError::NoBase { .. } => Code::RESTORE_SCHEMA_NOT_EXISTS,
             RestoreError::Collation { .. } | RestoreError::Unsupported { .. } => {
                 Code::UNSUPPORTED_OPERATION
@@ -304,6 +377,23 @@ impl Classify for RestoreError {
             RestoreError::NotFresh { .. } => {
                 "Drop the existing databases, or name with --filter what to restore"
             }
+            RestoreError::Running { .. } => "Wait for it to end, then run it again",
+            RestoreError::RegistrationLost => "Check PD, then run the same command again to go on",
+            RestoreError::Unfinished { .. } => {
+                "Run it again with the options that it had, or give it up with `br abort restore`"
+            }
+            RestoreError::OtherProgressStorage { .. } => {
+                "Run it again with the --checkpoint-storage that it had, or give it up with `br \
+                 abort restore`"
+            }
+            RestoreError::BadRecord { .. } => {
+                "Drop the tables that it made, delete the keys below /holdfast/restore/ in PD's \
+                 etcd, and restore anew"
+            }
+            RestoreError::NothingToAbort { .. } => {
+                "Pass the command and options of the restore to be given up"
+            }
+            RestoreError::ManyToAbort { .. } => "Name the backup with --storage",
             RestoreError::TablesExist { .. } => {
                 "Drop or rename them, or leave them out with --filter"
             }
@@ -340,7 +430,8 @@ impl Classify for RestoreError {
                 "Let nobody change schemas during a restore, and run it again"
             }
             RestoreError::Backend { .. } => "Check --storage and its options",
-            RestoreError::Unsupported { .. } | RestoreError::Cancelled => return None,
+            RestoreError::Cancelled => "Run the same command again",
+            RestoreError::Unsupported { .. } => return None,
         };
         Some(step.to_owned())
     }

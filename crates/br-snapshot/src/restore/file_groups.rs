@@ -210,8 +210,8 @@ pub(super) fn groups(units: Vec<FileUnit>, limit: GroupLimit) -> Vec<FileGroup> 
 }
 
 /// The keys at which regions are split: where groups end.
-pub(super) fn split_keys(groups: &[FileGroup]) -> Vec<RawKey> {
-    let ends = groups.iter().map(|group| &group.range.end);
+pub(super) fn split_keys<'a>(groups: impl IntoIterator<Item = &'a FileGroup>) -> Vec<RawKey> {
+    let ends = groups.into_iter().map(|group| &group.range.end);
     ends.filter(|end| !end.is_empty()).cloned().collect()
 }
 

@@ -6,7 +6,8 @@
 //! while PD holds still.
 //!
 //! # Cancellation and failure
-//! What was paused is let go, and the keys that were brought in are deleted: there were no others.
+//! What was paused is let go. The keys that were brought in stay for the same command to go on with
+//! ([`super::resume`]); they are deleted, as there were no others, if the error would come again.
 //!
 //! # After a crash
 //! Keys that were brought in stay; the pauses end by themselves.
@@ -15,8 +16,8 @@ use br_cluster::{RawLayout, StoreConfig};
 use br_codec::ApiVersion;
 use br_format::backupmeta::{Content, DataFile};
 use br_proto::kvrpcpb;
-use br_rt::CancellationToken;
-use br_types::{Cf, KeyRange, RawKey, StoreId};
+use br_rt::{CancellationToken, kill_point};
+use br_types::{Cf, Classify, KeyRange, Kind, RawKey, StoreId};
 
 use super::{
     RestoreSummary, RestoreTarget, checks, cleanup,
@@ -26,6 +27,7 @@ use super::{
     pause::{Pause, PauseScope},
     pipeline::{self, Pipeline},
     plan::RestorePlan,
+    resume::{Claim, RangeRecord, Registration, Resume},
     source::Source,
 };
 
@@ -67,20 +69,71 @@ pub(super) async fn restore(
 ) -> Result<RestoreSummary, RestoreError> {
     let cluster = &target.cluster;
     let keys = open(target, options).await?;
-    let plan = add_up(&keys).await?;
+    let task = Resume::task_of(&keys.source, options);
+    let claim = Claim {
+        title: options.title(),
+        task: &task,
+        is_whole: keys.raw.is_none() && !options.online,
+    };
+    let registration = Registration::start(cluster, claim).await?;
+    kill_point("restore.registered");
+    let outcome = tokio::select! {
+        outcome = restore_registered(target, options, &keys) => outcome,
+        lost = registration.lost() => Err(lost),
+    };
+    registration.end().await;
+    kill_point("restore.unregistered");
+    outcome
+}
+
+async fn restore_registered(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    keys: &Keys,
+) -> Result<RestoreSummary, RestoreError> {
+    let mut resume = match options.use_resume {
+        true => Some(Resume::open(target, options, &keys.source).await?),
+        false => None,
+    };
+    let outcome = carry_out(target, options, keys, resume.as_mut()).await;
+    match (resume, &outcome) {
+        (None, _) => {}
+        (Some(resume), Ok(_)) => resume.remove().await,
+        (Some(resume), Err(_)) => resume.leave().await,
+    }
+    outcome
+}
+
+async fn carry_out(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    keys: &Keys,
+    mut resume: Option<&mut Resume>,
+) -> Result<RestoreSummary, RestoreError> {
+    let cluster = &target.cluster;
+    let plan = add_up(keys).await?;
     if plan.files.files == 0 {
         return Err(RestoreError::NothingSelected {
             what: options.wanted(),
         });
     }
-    checks::has_space(target, plan.files.stored_bytes).await?;
-    if options.check_requirements {
-        check_empty(target, &keys).await?;
+    if resume.as_ref().is_none_or(|resume| !resume.is_found()) {
+        checks::has_space(target, plan.files.stored_bytes).await?;
+        if options.check_requirements {
+            check_empty(target, keys).await?;
+        }
     }
     if keys.raw.is_none() {
         cluster.http().reset_ts(plan.backup_ts).await?;
     }
-    let limits = pipeline::store_limits(cluster, options).await?;
+    let mut limits = pipeline::store_limits(cluster, options).await?;
+    if let Some(resume) = &mut resume {
+        limits.group = resume.group_limit().unwrap_or(limits.group);
+        let (source, range) = (&keys.source, Some(keys.range_record()));
+        resume
+            .begin(target, options, source, &plan, limits.group, range)
+            .await?;
+    }
     let scope = match &keys.raw {
         _ if options.online => PauseScope::Nothing,
         Some(_) => PauseScope::Ranges(vec![keys.file_keys.form.encode_range(&keys.range)]),
@@ -93,18 +146,26 @@ pub(super) async fn restore(
         cluster.stores(),
         scope,
         options,
+        resume.as_ref().and_then(|resume| resume.paused_before()),
     )
     .await?;
     let mut summary = RestoreSummary::default();
     let work = async {
+        if let Some(resume) = &mut resume {
+            resume.note_paused(pause.paused_in_pd()).await?;
+        }
+        let progress = resume.as_ref().map(|resume| resume.progress());
+        let mut object = 0;
         let pipeline = Pipeline::new(target, options, keys.file_keys, limits, plan.files.files)?;
         keys.source
             .data_files(async |files| {
                 let files = files
                     .into_iter()
-                    .filter_map(|file| wanted(&keys, file))
+                    .filter_map(|file| wanted(keys, file))
                     .collect();
-                pipeline.bring_in(files, |_| None, &mut summary).await
+                let done = progress.map(|progress| (object, progress));
+                object += 1;
+                pipeline.bring_in(files, |_| None, done, &mut summary).await
             })
             .await
     };
@@ -114,14 +175,29 @@ pub(super) async fn restore(
     };
     pause.undo().await;
     if let Err(error) = outcome {
+        let is_final = matches!(error.kind(), Kind::Data | Kind::Invalid | Kind::Internal);
         // Without the check, keys of others may be among them.
-        if options.check_requirements {
-            delete_brought_in(target, &keys).await;
+        if options.check_requirements && (is_final || resume.is_none()) {
+            delete_brought_in(target, keys).await;
+            if let Some(resume) = resume {
+                resume.set_undone();
+            }
         }
         return Err(error);
     }
     summary.plan = plan;
     Ok(summary)
+}
+
+impl Keys {
+    /// Where the keys go, for whoever gives the restore up.
+    fn range_record(&self) -> RangeRecord {
+        RangeRecord {
+            start: hex::encode(self.range.start.as_bytes()),
+            end: hex::encode(self.range.end.as_bytes()),
+            raw_api_version: self.raw.as_ref().map(|raw| raw.layout.version() as u32),
+        }
+    }
 }
 
 async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, RestoreError> {

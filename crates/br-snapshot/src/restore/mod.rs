@@ -15,6 +15,7 @@ mod options;
 mod pause;
 mod pipeline;
 mod plan;
+mod resume;
 mod schemas;
 mod source;
 mod split;
@@ -34,11 +35,12 @@ pub use error::RestoreError;
 pub use file_groups::{GroupError, PrefixRule};
 pub use ingest::ingest;
 pub use options::{
-    CHECKSUM_CONCURRENCY_DEFAULT, DOWNLOADS_PER_STORE_DEFAULT, REGION_KEYS_DEFAULT,
-    REGION_SIZE_BYTES_DEFAULT, RestoreOptions, SWITCH_MODE_INTERVAL_DEFAULT, Scope,
-    TABLE_CONCURRENCY_DEFAULT,
+    CHECKSUM_CONCURRENCY_DEFAULT, DOWNLOADS_PER_STORE_DEFAULT, PAUSE_LEASE_DEFAULT,
+    REGION_KEYS_DEFAULT, REGION_SIZE_BYTES_DEFAULT, RestoreOptions, SWITCH_MODE_INTERVAL_DEFAULT,
+    Scope, TABLE_CONCURRENCY_DEFAULT,
 };
 pub use plan::{ExistingTable, FileTotals, PlannedDatabase, PlannedTable, RestorePlan};
+pub use resume::{AbortedRestore, CASE_SENSITIVE, abort};
 pub use source::Source;
 pub use split::split_at;
 pub use table_ids::TableIdMap;
@@ -73,6 +75,12 @@ pub struct RestoreSummary {
     pub write_files: usize,
     /// Tables whose checksum was compared.
     pub checked_tables: usize,
+    /// Groups of files that an interrupted command had brought in.
+    pub resumed_groups: usize,
+    /// Files in them.
+    pub resumed_files: usize,
+    /// Tables that an interrupted command had made visible.
+    pub resumed_tables: usize,
 }
 
 /// Decides what a restore of tables would do, without changing anything.
@@ -94,9 +102,10 @@ pub async fn plan(
 /// Restores.
 ///
 /// Tables become visible only when all their data is in and, with `checksum`, found right. A
-/// restore that fails or is cancelled removes what it brought in and lets PD and the stores go on
-/// as before; after a crash of this process, data under reserved ids stays behind unseen, and every
-/// pause ends by itself within ten minutes.
+/// restore that fails or is cancelled lets PD and the stores go on as before; after a crash of this
+/// process every pause ends by itself within ten minutes. What it brought in stays unseen, and the
+/// same restore goes on with it; it is removed if the error would come again, or without
+/// `use_resume`, or by [`abort`].
 ///
 /// # Errors
 /// [`RestoreError`]; its kind says what to do.

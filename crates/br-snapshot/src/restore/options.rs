@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use br_format::{backupmeta::Compatibility, crypter::Crypter};
+use br_storage::Storage;
 use br_tidb::filter::TableFilter;
 use br_types::{Cf, KeyRange, RawKey};
 
@@ -18,6 +19,9 @@ pub const REGION_SIZE_BYTES_DEFAULT: u64 = 96 << 20;
 pub const REGION_KEYS_DEFAULT: u64 = 960_000;
 /// `--switch-mode-interval` when the user gives none.
 pub const SWITCH_MODE_INTERVAL_DEFAULT: Duration = Duration::from_secs(300);
+
+/// How long PD keeps what a restore paused when it is not told otherwise, as in the official tool.
+pub const PAUSE_LEASE_DEFAULT: Duration = Duration::from_secs(300);
 
 /// One restore, apart from where the cluster and the external storage are: those are given opened.
 #[derive(Clone, Debug)]
@@ -52,6 +56,17 @@ pub struct RestoreOptions {
     pub keep_placement: bool,
     /// `--send-credentials-to-tikv`: stores get the credentials of the external storage.
     pub send_credentials: bool,
+    /// `--use-checkpoint`: write down what is done, and go on with an interrupted restore. Without,
+    /// a restore that ends without success removes what it brought in.
+    pub use_resume: bool,
+    /// `--checkpoint-storage`: where what is done is written down; `None`: in the target cluster, in
+    /// PD.
+    pub progress_storage: Option<Storage>,
+    /// The rules of `--filter` as they were given, with [`super::CASE_SENSITIVE`] among them if the
+    /// filter heeds case: they have to be the same to go on.
+    pub filter_rules: Vec<String>,
+    /// How long PD keeps what the restore paused after its last sign of life.
+    pub pause_lease: Duration,
 }
 
 /// What is restored.
@@ -107,6 +122,10 @@ impl RestoreOptions {
             online: false,
             keep_placement: true,
             send_credentials: true,
+            use_resume: true,
+            progress_storage: None,
+            filter_rules: Vec::new(),
+            pause_lease: PAUSE_LEASE_DEFAULT,
         }
     }
 

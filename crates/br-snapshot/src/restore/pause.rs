@@ -13,27 +13,21 @@
 //! dropping stops the renewal.
 //!
 //! # After a crash
-//! PD forgets everything after [`PD_LEASE`], the stores after ten minutes; a download limit, which
+//! PD forgets everything after [`RestoreOptions::pause_lease`], the stores after ten minutes; a download limit, which
 //! hurts only other restores, after [`SPEED_LIMIT_TTL_SECONDS`].
 
 use std::{sync::Arc, time::Duration};
 
-use br_cluster::{KvError, LabelRule, PdClient, PdError, PdHttp, StorePool};
+use br_cluster::{Cluster, KvError, LabelRule, PdClient, PdError, PdHttp, StorePool};
 use br_proto::{
     import_sstpb::{SetDownloadSpeedLimitRequest, SwitchMode, SwitchModeRequest},
     metapb,
 };
-use br_rt::{CancellationToken, Rt, Task};
+use br_rt::{CancellationToken, Rt, Task, kill_point};
 use br_types::{EncodedKey, KeyRange};
 use serde_json::{Map, Value};
 
-use super::{error::RestoreError, options::RestoreOptions};
-
-/// How long PD keeps a pause without renewal.
-const PD_LEASE: Duration = Duration::from_secs(300);
-
-/// Each lease is renewed this often: two renewals may fail before it ends.
-const PD_RENEWAL: Duration = Duration::from_secs(100);
+use super::{error::RestoreError, options::RestoreOptions, resume::PausedInPd};
 
 /// How long a store keeps a download limit that is not renewed, as in the official tool.
 const SPEED_LIMIT_TTL_SECONDS: u64 = 3600;
@@ -76,6 +70,8 @@ struct Lease {
     stores: StorePool,
     scope: PauseScope,
     rule_id: String,
+    /// How long PD keeps a pause without renewal.
+    pd_lease: Duration,
     /// Bytes per second that each store downloads; 0 is no limit.
     rate_limit_bytes_per_s: u64,
     schedulers: Vec<String>,
@@ -87,6 +83,9 @@ struct Lease {
 impl Pause {
     /// Pauses, and goes on to keep it so.
     ///
+    /// `earlier` is what an interrupted command named its label rule, and what it paused: PD may show
+    /// that still, and what was before is undone to.
+    ///
     /// # Errors
     /// PD refuses or is out of reach; nothing stays paused then beyond the lease.
     pub(super) async fn start(
@@ -96,9 +95,15 @@ impl Pause {
         stores: &StorePool,
         scope: PauseScope,
         options: &RestoreOptions,
+        earlier: Option<(String, PausedInPd)>,
     ) -> Result<Pause, RestoreError> {
+        let (rule_id, paused_earlier) = earlier.unwrap_or_else(|| {
+            let rule_id = rt.uuid().to_string();
+            (rule_id, PausedInPd::default())
+        });
         let mut lease = Lease {
-            rule_id: rt.uuid().to_string(),
+            rule_id,
+            pd_lease: options.pause_lease,
             rate_limit_bytes_per_s: options.rate_limit_bytes_per_s,
             rt: rt.clone(),
             http: http.with_cancel(CancellationToken::new()),
@@ -118,19 +123,25 @@ impl Pause {
             let current = lease.http.schedule_config().await?;
             let store_count = lease.pd.live_stores().await?.len() as u64;
             (lease.settings_before, lease.settings_paused) = paused_settings(&current, store_count);
+            for (name, value) in paused_earlier.settings_before {
+                lease.settings_before.insert(name, value);
+            }
         }
         let lease = Arc::new(lease);
         if let Err(error) = lease.renew_pd().await {
             lease.undo_pd().await;
             return Err(error.into());
         }
+        kill_point("restore.paused_pd");
         lease.tell_stores(SwitchMode::Import).await;
+        kill_point("restore.paused");
         let import_mode_renewal = options.switch_mode_interval;
         let (for_pd, for_stores) = (lease.clone(), lease.clone());
         let renewals = vec![
             rt.spawn(async move {
                 loop {
-                    for_pd.rt.sleep(PD_RENEWAL).await;
+                    // Two renewals may fail before it ends.
+                    for_pd.rt.sleep(for_pd.pd_lease / 3).await;
                     if let Err(error) = for_pd.renew_pd().await {
                         tracing::warn!(%error, "PD's pause could not be renewed");
                     }
@@ -146,29 +157,75 @@ impl Pause {
         Ok(Pause { lease, renewals })
     }
 
+    /// What is paused in PD.
+    pub(super) fn paused_in_pd(&self) -> PausedInPd {
+        PausedInPd {
+            schedulers: self.lease.schedulers.clone(),
+            settings_before: self.lease.settings_before.clone(),
+        }
+    }
+
     /// Lets everything go on. What cannot be undone now ends with its lease.
     pub(super) async fn undo(mut self) {
         self.renewals.clear();
         self.lease.tell_stores(SwitchMode::Normal).await;
+        kill_point("restore.unpaused_stores");
         self.lease.undo_pd().await;
+        kill_point("restore.unpaused");
     }
+}
+
+/// Takes back what a restore paused that is not there any more.
+///
+/// # Errors
+/// PD is out of reach or refuses.
+pub(super) async fn undo_left_behind(
+    cluster: &Cluster,
+    rule_id: &str,
+    paused: &PausedInPd,
+) -> Result<(), RestoreError> {
+    let http = cluster.http();
+    http.delete_label_rules(&[rule_id.to_owned()]).await?;
+    for name in &paused.schedulers {
+        http.pause_scheduler(name, Duration::ZERO).await?;
+    }
+    if !paused.settings_before.is_empty() {
+        let before = &paused.settings_before;
+        http.set_config_for(before, Duration::ZERO).await?;
+    }
+    let lease = Lease {
+        rt: cluster.rt().clone(),
+        http: http.clone(),
+        pd: cluster.pd().clone(),
+        stores: cluster.stores().clone(),
+        scope: PauseScope::Cluster,
+        rule_id: rule_id.to_owned(),
+        pd_lease: Duration::ZERO,
+        rate_limit_bytes_per_s: 0,
+        schedulers: Vec::new(),
+        settings_before: Map::new(),
+        settings_paused: Map::new(),
+    };
+    lease.tell_stores(SwitchMode::Normal).await;
+    Ok(())
 }
 
 impl Lease {
     async fn renew_pd(&self) -> Result<(), PdError> {
         if let PauseScope::Ranges(ranges) = &self.scope {
-            let rule = LabelRule::deny_scheduling(&self.rule_id, ranges, PD_LEASE);
+            let rule = LabelRule::deny_scheduling(&self.rule_id, ranges, self.pd_lease);
             return self.http.set_label_rule(&rule).await;
         }
         // Both are empty when nothing is paused.
         for name in &self.schedulers {
-            self.http.pause_scheduler(name, PD_LEASE).await?;
+            self.http.pause_scheduler(name, self.pd_lease).await?;
+            kill_point("restore.paused_scheduler");
         }
         if self.settings_paused.is_empty() {
             return Ok(());
         }
         self.http
-            .set_config_for(&self.settings_paused, PD_LEASE)
+            .set_config_for(&self.settings_paused, self.pd_lease)
             .await
     }
 

@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Mutex};
 
 use br_cluster::Cluster;
 use br_format::backupmeta::DataFile;
-use br_rt::{Phase, Unit};
+use br_rt::{Phase, Unit, kill_point};
 use br_storage::SendCredentials;
 use br_types::Cf;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -21,6 +21,7 @@ use super::{
     import::Importer,
     key_form::FileKeys,
     options::{REGION_KEYS_DEFAULT, REGION_SIZE_BYTES_DEFAULT, RestoreOptions},
+    resume::Progress,
     split::split_and_scatter,
 };
 
@@ -146,10 +147,14 @@ impl Pipeline {
     /// # Errors
     /// Files contradict each other, a region could not be split, or a group could not be brought
     /// in.
+    ///
+    /// With `done`, the number of the object and where it is written which of its groups are in the
+    /// cluster already.
     pub(super) async fn bring_in(
         &self,
         files: Vec<DataFile>,
         rule_of: impl Fn(&DataFile) -> Option<PrefixRule>,
+        done: Option<(usize, &Progress)>,
         summary: &mut RestoreSummary,
     ) -> Result<(), RestoreError> {
         for file in &files {
@@ -159,7 +164,22 @@ impl Pipeline {
             }
         }
         let groups = file_groups::groups(file_groups::units(files, rule_of)?, self.limits.group);
-        let keys = file_groups::split_keys(&groups);
+        let (all, mut groups) = (groups, Vec::new());
+        let missing = match done {
+            Some((object, progress)) => progress.missing(object, &all),
+            None => vec![true; all.len()],
+        };
+        for (number, (group, is_missing)) in all.into_iter().zip(missing).enumerate() {
+            if is_missing {
+                groups.push((number, group));
+                continue;
+            }
+            summary.resumed_groups += 1;
+            summary.resumed_files += group.files().count();
+            self.import_phase
+                .advance(group.files().count() as u64, group.stored_bytes());
+        }
+        let keys = file_groups::split_keys(groups.iter().map(|(_, group)| group));
         self.split_phase.set_total(keys.len() as u64);
         let split = split_and_scatter(
             &self.importer.rt,
@@ -169,23 +189,34 @@ impl Pipeline {
             &self.split_phase,
         )
         .await?;
+        kill_point("restore.split");
         summary.groups += groups.len();
         summary.split_keys += keys.len();
         summary.split_regions += split.regions;
         let at_once = self.importer.groups_in_flight(self.limits.stores);
         stream::iter(groups)
-            .map(|group| self.import(group))
+            .map(|(number, group)| self.import(group, number, done))
             .buffer_unordered(at_once)
             .try_collect::<Vec<()>>()
             .await?;
         Ok(())
     }
 
-    async fn import(&self, group: FileGroup) -> Result<(), RestoreError> {
+    async fn import(
+        &self,
+        group: FileGroup,
+        number: usize,
+        done: Option<(usize, &Progress)>,
+    ) -> Result<(), RestoreError> {
         tokio::select! {
             outcome = self.importer.import(&group) => outcome?,
             () = self.importer.cancel.cancelled() => return Err(RestoreError::Cancelled),
         };
+        kill_point("restore.group_in");
+        if let Some((object, progress)) = done {
+            progress.mark(object, number);
+        }
+        kill_point("restore.group");
         self.import_phase
             .advance(group.files().count() as u64, group.stored_bytes());
         Ok(())

@@ -1,6 +1,6 @@
 //! What a restore of tables will do, decided before anything is changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use br_catalog::DroppedTable;
 use br_format::{
@@ -36,6 +36,8 @@ pub struct RestorePlan {
     pub dropped_databases: Vec<DbId>,
     /// Data files, their bytes as stored, and the pairs in them.
     pub files: FileTotals,
+    /// Tables of the backup that an interrupted command made visible.
+    pub created: HashSet<TableId>,
 }
 
 /// A database of a plan.

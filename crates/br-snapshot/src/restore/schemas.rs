@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use br_catalog::{DroppedTable, NewDatabase, NewTable, SchemaChange, SchemaWriter};
+use br_rt::kill_point;
 use br_tidb::{
     meta_key::Counter,
     schema::{
@@ -92,6 +93,9 @@ pub(super) async fn create<C: Changes>(
             if !options.takes_table(&name, &table.name.original) {
                 return Ok(());
             }
+            if plan.created.contains(&table.id()) {
+                return Ok(());
+            }
             let json = String::from_utf8(json).map_err(|_| bad_text(&name, &table))?;
             let mut new = new_table(&json, &table, plan, place, update_ts, &name)?;
             new.replaces = replaced.get(&table.id()).copied();
@@ -146,6 +150,7 @@ impl Batch {
         }
         self.bytes = 0;
         writer.apply(&change).await?;
+        kill_point("restore.schemas_part");
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use br_format::{
     schema::SchemaEntry,
 };
 use br_storage::Storage;
+use sha2::{Digest, Sha256};
 
 use super::{error::RestoreError, options::RestoreOptions};
 
@@ -13,6 +14,8 @@ use super::{error::RestoreError, options::RestoreOptions};
 pub struct Source {
     pub(super) storage: Storage,
     pub(super) meta: BackupMeta,
+    /// SHA-256 of `backupmeta` as it is stored, hexadecimal: which backup it is.
+    pub(super) sha256: String,
 }
 
 impl Source {
@@ -32,8 +35,13 @@ impl Source {
             }
             Err(error) => return Err(error.into()),
         };
+        let sha256 = hex::encode(Sha256::digest(&stored));
         let meta = BackupMeta::decode(stored, &options.crypter, options.compatibility)?;
-        Ok(Source { storage, meta })
+        Ok(Source {
+            storage,
+            meta,
+            sha256,
+        })
     }
 
     /// What the backup says of itself.

@@ -62,6 +62,24 @@ impl TableIdMap {
         }
     }
 
+    /// Ids of the backup with those that they get, to be kept over an interruption.
+    pub(super) fn pairs(&self) -> Vec<(i64, i64)> {
+        let pairs = self.new_ids.iter();
+        pairs.map(|(old, new)| (old.0, new.0)).collect()
+    }
+
+    /// The ids that an earlier command planned and reserved.
+    pub(super) fn from_pairs(owned: std::ops::Range<i64>, pairs: Vec<(i64, i64)>) -> TableIdMap {
+        let pairs = pairs.into_iter();
+        TableIdMap {
+            first: owned.start,
+            end: owned.end,
+            new_ids: pairs
+                .map(|(old, new)| (TableId(old), TableId(new)))
+                .collect(),
+        }
+    }
+
     /// The last id that the restore owns: what the cluster's counter of ids is raised to.
     pub fn last(&self) -> i64 {
         self.end - 1

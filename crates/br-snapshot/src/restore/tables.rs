@@ -7,18 +7,19 @@
 //! seen is complete.
 //!
 //! # Cancellation and failure
-//! What was paused is let go; data under the reserved ids is deleted; no table is visible. Tables that
-//! an incremental backup goes on with may have some of its changes; the same restore again completes
-//! them.
+//! What was paused is let go; no table is visible. Data under the reserved ids stays for the same
+//! command to go on with ([`super::resume`]); it is deleted if the error would come again, or if the
+//! restore cannot be resumed. Tables that an incremental backup goes on with may have some of its
+//! changes; the same restore again completes them.
 //!
 //! # After a crash
 //! No table is visible; data stays under ids that no table has, the pauses end by themselves.
 
 use br_cluster::{Cluster, GcKeeper, GcProtection, GcScope};
 use br_format::backupmeta::DataFile;
-use br_rt::{Phase, Unit};
+use br_rt::{Phase, Unit, kill_point};
 use br_tidb::table_key;
-use br_types::{KeyRange, StoreId, TableId};
+use br_types::{Classify, KeyRange, Kind, StoreId, TableId};
 use futures::{StreamExt, TryStreamExt};
 
 use super::{
@@ -31,15 +32,13 @@ use super::{
     key_form::FileKeys,
     options::{RestoreOptions, Scope},
     pause::{Pause, PauseScope},
-    pipeline::{self, Pipeline},
+    pipeline::{self, Pipeline, StoreLimits},
     plan::{self, RestorePlan},
+    resume::{self, Claim, Progress, Registration, Resume},
     schemas,
     source::Source,
 };
 use crate::checksum::{ChecksumRange, PrefixRewrite, checksum};
-
-/// How long PD keeps versions for the checksum without a sign of life of this process.
-const GC_TTL: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// Tasks of log backups in etcd.
 const LOG_TASKS: &[u8] = b"/tidb/br-stream/info/";
@@ -54,12 +53,21 @@ pub(super) async fn plan<C: Changes>(
     changes: &C,
 ) -> Result<(RestorePlan, Source), C::Error> {
     let source = Source::open(target.storage.clone(), options).await?;
-    let mut plan = plan::select(&source, changes, options).await?;
-    check(target, options, &source, &mut plan, |file| {
-        changes.wants(file)
-    })
-    .await?;
+    let plan = plan_of(target, options, &source, changes, None).await?;
     Ok((plan, source))
+}
+
+async fn plan_of<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: &Source,
+    changes: &C,
+    resume: Option<&Resume>,
+) -> Result<RestorePlan, C::Error> {
+    let mut plan = plan::select(source, changes, options).await?;
+    let wants = |file: &DataFile| changes.wants(file);
+    check(target, options, source, &mut plan, wants, resume).await?;
+    Ok(plan)
 }
 
 /// Compares the plan with the cluster, and completes it.
@@ -69,19 +77,27 @@ async fn check(
     source: &Source,
     plan: &mut RestorePlan,
     wants: impl Fn(&DataFile) -> bool,
+    resume: Option<&Resume>,
 ) -> Result<(), RestoreError> {
     plan::add_up_files(source, wants, plan).await?;
     let cluster = &target.cluster;
     check_cluster(cluster, options).await?;
     let snapshot = cluster.snapshot(cluster.pd().tso().await?);
     let is_incremental = !plan.last_backup_ts.is_zero();
-    if restores_all(options) && !is_incremental {
+    resume::check_others(cluster, source, options, plan).await?;
+    let ids = resume.and_then(Resume::ids);
+    if restores_all(options) && !is_incremental && ids.is_none() {
         checks::is_fresh(&snapshot).await?;
     }
     checks::collation_fits(&snapshot, source.meta.head.new_collations_enabled).await?;
     match is_incremental {
         true => incremental::match_base(source, &snapshot, plan).await?,
-        false => checks::find_existing(&snapshot, plan).await?,
+        false => checks::find_existing(&snapshot, plan, ids).await?,
+    }
+    if let Some(ids) = ids {
+        // Part of it may be there, and was found to fit when it began.
+        plan.ids.clone_from(ids);
+        return Ok(());
     }
     checks::has_space(target, plan.files.stored_bytes).await?;
     plan.assign_ids(br_catalog::last_id(&snapshot).await?);
@@ -119,8 +135,57 @@ pub(super) async fn restore<C: Changes>(
     options: &RestoreOptions,
     changes: &C,
 ) -> Result<RestoreSummary, C::Error> {
-    let (plan, source) = plan(target, options, changes).await?;
-    carry_out(target, options, Some(&source), changes, plan).await
+    if changes.restored_ts().is_some() {
+        let (plan, source) = plan(target, options, changes).await?;
+        return carry_out(target, options, Some(&source), changes, plan, None).await;
+    }
+    let source = Source::open(target.storage.clone(), options).await?;
+    let task = Resume::task_of(&source, options);
+    let claim = Claim {
+        title: options.title(),
+        task: &task,
+        is_whole: restores_all(options) && !options.online,
+    };
+    let registration = Registration::start(&target.cluster, claim).await?;
+    kill_point("restore.registered");
+    let outcome = tokio::select! {
+        outcome = restore_registered(target, options, &source, changes) => outcome,
+        lost = registration.lost() => Err(lost.into()),
+    };
+    registration.end().await;
+    kill_point("restore.unregistered");
+    outcome
+}
+
+async fn restore_registered<C: Changes>(
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+    source: &Source,
+    changes: &C,
+) -> Result<RestoreSummary, C::Error> {
+    // What an incremental backup goes on from changes with the first table.
+    let is_full = source.meta.head.last_backup_ts.is_zero();
+    let mut resume = match options.use_resume && is_full {
+        true => Some(Resume::open(target, options, source).await?),
+        false => None,
+    };
+    let plan = plan_of(target, options, source, changes, resume.as_ref()).await?;
+    kill_point("restore.planned");
+    let outcome = carry_out(
+        target,
+        options,
+        Some(source),
+        changes,
+        plan,
+        resume.as_mut(),
+    )
+    .await;
+    match (resume, &outcome) {
+        (None, _) => {}
+        (Some(resume), Ok(_)) => resume.remove().await,
+        (Some(resume), Err(_)) => resume.leave().await,
+    }
+    outcome
 }
 
 /// Restores what changed since an earlier restore, as a plan says whose ids are not assigned yet.
@@ -134,7 +199,7 @@ pub(super) async fn restore_changes<C: Changes>(
     plan: RestorePlan,
 ) -> Result<RestoreSummary, C::Error> {
     check_cluster(&target.cluster, options).await?;
-    carry_out(target, options, None, changes, plan).await
+    carry_out(target, options, None, changes, plan, None).await
 }
 
 async fn carry_out<C: Changes>(
@@ -143,6 +208,7 @@ async fn carry_out<C: Changes>(
     source: Option<&Source>,
     changes: &C,
     mut plan: RestorePlan,
+    resume: Option<&mut Resume>,
 ) -> Result<RestoreSummary, C::Error> {
     let cluster = &target.cluster;
     let now = cluster.pd().tso().await.map_err(RestoreError::from)?;
@@ -151,11 +217,13 @@ async fn carry_out<C: Changes>(
         scope: GcScope::Cluster,
         id,
         ts: now,
-        ttl: GC_TTL,
+        // Versions for the checksum, as long as everything else is paused.
+        ttl: options.pause_lease,
     };
     let keeper = GcKeeper::start(cluster.pd(), protection).await;
     let keeper = keeper.map_err(RestoreError::from)?;
-    let outcome = reserve_and_restore(target, options, source, changes, &mut plan).await;
+    kill_point("restore.protected");
+    let outcome = reserve_and_restore(target, options, source, changes, &mut plan, resume).await;
     if let Err(error) = keeper.close().await {
         tracing::warn!(%error, "the barrier of garbage collection ends by itself");
     }
@@ -168,21 +236,54 @@ async fn reserve_and_restore<C: Changes>(
     source: Option<&Source>,
     changes: &C,
     plan: &mut RestorePlan,
+    mut resume: Option<&mut Resume>,
 ) -> Result<RestoreSummary, C::Error> {
     let cluster = &target.cluster;
     // Reads of data that is newer than every timestamp PD gives out would not see it.
     let reset = cluster.http().reset_ts(plan.backup_ts).await;
     reset.map_err(RestoreError::from)?;
-    reserve_ids(target, plan).await?;
-    let mut summary = RestoreSummary::default();
+    kill_point("restore.ts_reset");
+    if resume.as_ref().is_none_or(|resume| !resume.is_found()) {
+        reserve_ids(target, plan).await?;
+        kill_point("restore.ids_reserved");
+    }
+    let mut limits = pipeline::store_limits(cluster, options).await?;
+    if let (Some(resume), Some(source)) = (resume.as_deref_mut(), source) {
+        limits.group = resume.group_limit().unwrap_or(limits.group);
+        let group = limits.group;
+        resume
+            .begin(target, options, source, plan, group, None)
+            .await?;
+    }
+    let mut summary = RestoreSummary {
+        resumed_tables: plan.created.len(),
+        ..RestoreSummary::default()
+    };
     // Looks at the cancellation by itself: dropped half-way, it would leave the pause to its lease.
-    let outcome = bring_in(target, options, source, changes, plan, &mut summary).await;
+    let work = Work {
+        target,
+        options,
+        source,
+        changes,
+        plan,
+        limits,
+    };
+    let outcome = work.bring_in(resume.as_deref_mut(), &mut summary).await;
     if let Err(error) = outcome {
-        cleanup::delete_owned(cluster, &plan.ids).await;
+        // Another attempt would end the same way; or there is none that could go on.
+        let is_final = matches!(error.kind(), Kind::Data | Kind::Invalid | Kind::Internal);
+        if plan.created.is_empty() && (is_final || resume.is_none()) {
+            cleanup::delete_owned(cluster, &plan.ids).await;
+            if let Some(resume) = resume {
+                resume.set_undone();
+            }
+        }
         return Err(error);
     }
+    kill_point("restore.data");
     // From here on tables become visible: an error no longer means that none of them is.
     schemas::create(target, source, changes, options, plan).await?;
+    kill_point("restore.schemas");
     cleanup::delete_abandoned(cluster, &plan.abandoned_ids()).await;
     summary.plan = std::mem::take(plan);
     Ok(summary)
@@ -207,77 +308,105 @@ async fn reserve_ids(target: &RestoreTarget, plan: &mut RestorePlan) -> Result<(
     Err(last_error.map_or(RestoreError::Cancelled, RestoreError::from))
 }
 
-/// Brings all data in, while PD and the stores hold still.
-async fn bring_in<C: Changes>(
-    target: &RestoreTarget,
-    options: &RestoreOptions,
-    source: Option<&Source>,
-    changes: &C,
-    plan: &RestorePlan,
-    summary: &mut RestoreSummary,
-) -> Result<(), C::Error> {
-    if plan.files.files == 0 && changes.restored_ts().is_none() {
-        return Ok(());
-    }
-    let cluster = &target.cluster;
-    let pause = Pause::start(
-        cluster.rt().clone(),
-        cluster.pd(),
-        cluster.http(),
-        cluster.stores(),
-        pause_scope(options, plan),
-        options,
-    )
-    .await?;
-    let work = async {
-        if let Some(source) = source {
-            let wants = |file: &DataFile| changes.wants(file);
-            bring_in_files(target, options, source, wants, plan, summary).await?;
-        }
-        // An incremental backup has sums of what changed only.
-        if options.checksum && plan.last_backup_ts.is_zero() {
-            compare_checksums(target, options, plan, summary).await?;
-        }
-        changes.bring_in(plan).await
-    };
-    let outcome = tokio::select! {
-        outcome = work => outcome,
-        () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled.into()),
-    };
-    pause.undo().await;
-    outcome
+/// Bringing in data, once ids are reserved.
+struct Work<'a, C> {
+    target: &'a RestoreTarget,
+    options: &'a RestoreOptions,
+    source: Option<&'a Source>,
+    changes: &'a C,
+    plan: &'a RestorePlan,
+    limits: StoreLimits,
 }
 
-/// Brings in the data files of the backup.
-async fn bring_in_files(
-    target: &RestoreTarget,
-    options: &RestoreOptions,
-    source: &Source,
-    wants: impl Fn(&DataFile) -> bool,
-    plan: &RestorePlan,
-    summary: &mut RestoreSummary,
-) -> Result<(), RestoreError> {
-    if plan.files.files == 0 {
-        return Ok(());
+impl<C: Changes> Work<'_, C> {
+    /// Brings all data in, while PD and the stores hold still.
+    async fn bring_in(
+        &self,
+        resume: Option<&mut Resume>,
+        summary: &mut RestoreSummary,
+    ) -> Result<(), C::Error> {
+        let Work {
+            target,
+            options,
+            plan,
+            changes,
+            ..
+        } = *self;
+        if plan.files.files == 0 && changes.restored_ts().is_none() {
+            return Ok(());
+        }
+        let cluster = &target.cluster;
+        let earlier = resume.as_ref().and_then(|resume| resume.paused_before());
+        let pause = Pause::start(
+            cluster.rt().clone(),
+            cluster.pd(),
+            cluster.http(),
+            cluster.stores(),
+            pause_scope(options, plan),
+            options,
+            earlier,
+        )
+        .await?;
+        let work = async {
+            let mut resume = resume;
+            if let Some(resume) = &mut resume {
+                resume.note_paused(pause.paused_in_pd()).await?;
+            }
+            let progress = resume.as_ref().map(|resume| resume.progress());
+            self.bring_in_files(progress, summary).await?;
+            kill_point("restore.files");
+            // An incremental backup has sums of what changed only.
+            if options.checksum && plan.last_backup_ts.is_zero() {
+                compare_checksums(target, options, plan, summary).await?;
+            }
+            changes.bring_in(plan).await
+        };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled.into()),
+        };
+        pause.undo().await;
+        outcome
     }
-    let limits = pipeline::store_limits(&target.cluster, options).await?;
-    let keys = FileKeys::TABLES;
-    let pipeline = Pipeline::new(target, options, keys, limits, plan.files.files)?;
-    let places = plan.by_physical_id();
-    source
-        .data_files(async |mut files| {
-            let id_of = |file: &DataFile| table_key::table_id(file.range.start.as_bytes());
-            files.retain(|file| {
-                wants(file) && id_of(file).is_some_and(|id| places.contains_key(&id))
-            });
-            let rule_of = |file: &DataFile| {
-                let old = id_of(file)?;
-                let new = plan.ids.get(old)?;
-                (old != new).then(|| PrefixRule::of_table(old, new))
-            };
-            pipeline.bring_in(files, rule_of, summary).await
-        })
-        .await
+
+    /// Brings in the data files of the backup.
+    async fn bring_in_files(
+        &self,
+        progress: Option<&Progress>,
+        summary: &mut RestoreSummary,
+    ) -> Result<(), RestoreError> {
+        let Work {
+            target,
+            options,
+            plan,
+            changes,
+            limits,
+            ..
+        } = *self;
+        let Some(source) = self.source.filter(|_| plan.files.files > 0) else {
+            return Ok(());
+        };
+        let keys = FileKeys::TABLES;
+        let pipeline = Pipeline::new(target, options, keys, limits, plan.files.files)?;
+        let places = plan.by_physical_id();
+        let mut object = 0;
+        source
+            .data_files(async |mut files| {
+                let id_of = |file: &DataFile| table_key::table_id(file.range.start.as_bytes());
+                files.retain(|file| {
+                    changes.wants(file) && id_of(file).is_some_and(|id| places.contains_key(&id))
+                });
+                let rule_of = |file: &DataFile| {
+                    let old = id_of(file)?;
+                    let new = plan.ids.get(old)?;
+                    (old != new).then(|| PrefixRule::of_table(old, new))
+                };
+                let done = progress.map(|progress| (object, progress));
+                object += 1;
+                pipeline.bring_in(files, rule_of, done, summary).await
+            })
+            .await
+    }
 }
 
 /// Whether everything is restored: it wants a fresh cluster, and all of it.
@@ -347,6 +476,7 @@ async fn compare_checksums(
                 checksum(&target.cluster, &ranges, ts, options.checksum_concurrency).await?;
             phase.advance(1, found.total_bytes);
             if found == table.sums {
+                kill_point("restore.checksum");
                 return Ok(());
             }
             Err(RestoreError::Checksum {

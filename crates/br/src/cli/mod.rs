@@ -1,6 +1,7 @@
 //! The tree of commands: a file for each family, with its flags, what they are resolved to, and
 //! the call of the operation.
 
+mod abort;
 mod backup;
 mod cluster_flags;
 mod common_flags;
@@ -25,6 +26,7 @@ mod workload;
 
 use std::any::TypeId;
 
+use br_types::Kind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
@@ -78,9 +80,8 @@ enum Top {
     Debug(not_built::NotBuiltCommand),
     /// Tools for operators.
     Operator(operator::OperatorCommand),
-    /// Give up a restore.
-    #[command(hide = true)]
-    Abort(not_built::NotBuiltCommand),
+    /// Give up a backup or restore that was interrupted, and undo what it did.
+    Abort(abort::AbortCommand),
 }
 
 /// The whole tree, with the official flags that are refused.
@@ -127,7 +128,10 @@ fn dispatch(global: global_flags::GlobalFlags, top: Top, path: &str) -> Outcome 
             completion::run(&command);
             Ok(())
         }
-        Top::Debug(_) | Top::Abort(_) => Err(not_built::refusal(path)),
+        Top::Debug(_) => Err(not_built::refusal(path)),
+        Top::Abort(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
         Top::Backup(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
@@ -172,7 +176,10 @@ fn block_on(
         let result = run(&session).await;
         // Whatever failed because of Ctrl-C failed because of Ctrl-C.
         match result {
-            Err(_) if session.cancel.is_cancelled() => Err(CommandError::cancelled()),
+            Err(error) if session.cancel.is_cancelled() => Err(CommandError {
+                next_step: error.next_step.filter(|_| error.kind == Kind::Cancelled),
+                ..CommandError::cancelled()
+            }),
             result => result,
         }
     });

@@ -95,6 +95,21 @@ struct RestoreFlags {
     /// Least number of keys of a region that is split off; without it, as the stores split.
     #[arg(long, global = true, hide = true, value_name = "N")]
     merge_region_key_count: Option<u64>,
+    /// Write down what is done, and go on with an interrupted restore.
+    #[arg(long, global = true, default_value = "true", hide = true)]
+    use_checkpoint: Switch,
+    /// URL of a storage for what is done; without it, it is written down in the cluster, in PD.
+    #[arg(
+        long,
+        global = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "URL"
+    )]
+    checkpoint_storage: String,
+    /// How long PD keeps what is paused once this command has gone.
+    #[arg(long, global = true, hide = true, value_parser = parse_duration, default_value = "5m", value_name = "DURATION")]
+    pause_lease: Duration,
     /// Print what would be done, and do nothing.
     #[arg(long, global = true)]
     dry_run: bool,
@@ -102,14 +117,23 @@ struct RestoreFlags {
 
 impl RestoreCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
-        let options = self.options(global)?;
+        let mut options = self.options(global)?;
         if let What::Point(point) = &self.what {
+            if !self.flags.checkpoint_storage.is_empty() {
+                return Err(CommandError::unsupported(
+                    "--checkpoint-storage of a restore to a point",
+                    "leave it out",
+                ));
+            }
             let (cloud, common) = (&self.cloud, &self.common);
             let point = point.run(global, session, cloud, common, options, self.flags.dry_run);
             return Box::pin(point).await;
         }
         let backend = global.storage.backend(&self.cloud)?;
         let storage = Storage::open(&session.rt, &backend).await?;
+        let progress_url = &self.flags.checkpoint_storage;
+        options.progress_storage =
+            progress_storage(global, session, &self.cloud, progress_url).await?;
         let target = RestoreTarget {
             cluster: global.cluster.connect(session).await?,
             storage,
@@ -154,13 +178,40 @@ impl RestoreCommand {
             online: flags.online.0,
             keep_placement: flags.keep_placement()?,
             send_credentials: global.storage.send_credentials_to_tikv.0,
+            use_resume: flags.use_checkpoint.0,
+            filter_rules: self.what.filter_rules(),
+            pause_lease: flags.pause_lease,
             ..RestoreOptions::new(self.what.scope()?)
         })
     }
 }
 
+/// Where `--checkpoint-storage` is.
+pub(super) async fn progress_storage(
+    global: &GlobalFlags,
+    session: &Session,
+    cloud: &CloudFlags,
+    url: &str,
+) -> Outcome<Option<Storage>> {
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let backend = global.storage.backend_at(url, cloud)?;
+    Ok(Some(Storage::create_base(&session.rt, &backend).await?))
+}
+
 impl What {
-    fn scope(&self) -> Outcome<Scope> {
+    /// The rules of the filter, as they were given.
+    pub(super) fn filter_rules(&self) -> Vec<String> {
+        match self {
+            What::Full(flags) => flags.rules(&FILTER_DEFAULT),
+            What::Db(_) | What::Table(_) | What::Raw(_) | What::Txn(_) | What::Point(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn scope(&self) -> Outcome<Scope> {
         Ok(match self {
             What::Full(flags) => Scope::Full {
                 filter: flags.filter(&FILTER_DEFAULT)?,

@@ -1,5 +1,6 @@
 //! Flags that say which tables.
 
+use br_snapshot::restore::CASE_SENSITIVE;
 use br_tidb::filter::TableFilter;
 use clap::Args;
 
@@ -37,7 +38,7 @@ impl FilterFlags {
     pub(super) fn rules(&self, otherwise: &[&str]) -> Vec<String> {
         let mut rules = self.given_rules(otherwise);
         if self.case_sensitive.0 {
-            rules.push("--case-sensitive".to_owned());
+            rules.push(CASE_SENSITIVE.to_owned());
         }
         rules
     }

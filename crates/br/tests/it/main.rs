@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod interrupted;
+mod kill_matrix;
 mod log_storage;
 mod playground;
+mod verify;
 
 use std::path::Path;
 
@@ -148,7 +150,6 @@ fn official_commands_that_are_not_built_say_so() {
         &["operator", "base64ify"][..],
         &["debug", "checksum"],
         &["validate", "checksum"],
-        &["abort", "restore", "full"],
     ] {
         let output = Command::cargo_bin("br")
             .expect("the binary")

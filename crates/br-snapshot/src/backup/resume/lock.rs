@@ -4,7 +4,9 @@
 //! # Ordering and invariants
 //! A free lock is taken by creating it, which only one of two can. One that has expired, or whose
 //! process is certainly dead, is written over; of two that do so at once the later one wins, and the
-//! other one finds out [`LOCK_RECHECK`] after, before it may write `backupmeta`. Whoever finds
+//! other one finds out [`LOCK_RECHECK`] after, before it may write `backupmeta`. That a process is
+//! dead only its own machine can tell, so rivals for its lock are near, and
+//! [`LOCAL_RECHECK`] does. Whoever finds
 //! another's lock in place of its own stops. Until then both only add files of their own.
 //!
 //! # After a crash
@@ -22,6 +24,12 @@ use br_rt::{CancellationToken, Monotonic, ProcessName, Task};
 use br_storage::{Storage, StorageError};
 use br_types::{Classify, Code, Kind, TimeStamp};
 use tokio::sync::watch;
+
+/// As [`LOCK_RECHECK`], among processes of one machine: between reading the lock and writing it lies
+/// one request to the storage.
+const LOCAL_RECHECK: Duration = Duration::from_millis(500);
+/// How long the end of a backup waits for a renewal under way.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Why a target cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -123,6 +131,8 @@ pub(in super::super) struct TargetLock {
 struct Held {
     keeper: Keeper,
     failure: watch::Receiver<Option<LockError>>,
+    /// Ends the renewals.
+    stop: CancellationToken,
     task: Task<()>,
     /// From when on it is certain that a rival would have shown.
     settled_at: Monotonic,
@@ -165,19 +175,21 @@ impl TargetLock {
         match storage.create(names::RESUME_LOCK, lock.clone()).await {
             Ok(()) => {}
             Err(error) if error.is_already_exists() => {
-                keeper.check_free(now).await?;
+                let recheck = keeper.check_free(now).await?;
                 storage.write(names::RESUME_LOCK, lock).await?;
-                settled_at = settled_at.plus(LOCK_RECHECK);
+                settled_at = rt.now().plus(recheck);
             }
             Err(error) => return Err(error.into()),
         }
         let (sender, failure) = watch::channel(None);
-        let renewing = keeper.clone();
-        let task = rt.spawn(async move { renewing.keep(&sender).await });
+        let stop = CancellationToken::new();
+        let (renewing, stopped) = (keeper.clone(), stop.clone());
+        let task = rt.spawn(async move { renewing.keep(&sender, &stopped).await });
         Ok(TargetLock {
             held: Some(Held {
                 keeper,
                 failure,
+                stop,
                 task,
                 settled_at,
             }),
@@ -214,29 +226,42 @@ impl TargetLock {
     /// Gives the lock back. What cannot be removed now expires.
     pub(in super::super) async fn release(self) {
         let Some(held) = self.held else { return };
-        held.task.abort();
+        // A renewal that comes after the removal would leave the lock behind.
+        held.stop.cancel();
+        let rt = held.keeper.pd.rt();
+        if rt.timeout(RELEASE_WAIT_MAX, held.task).await.is_err() {
+            tracing::warn!("the lock of the backup is left to expire");
+            return;
+        }
         // Somebody who took it over keeps it.
         if held.keeper.check_mine().await.is_ok()
             && let Err(error) = held.keeper.storage.delete(names::RESUME_LOCK).await
         {
             tracing::warn!(%error, "the lock of the backup is left to expire");
         }
+        let storage = &held.keeper.storage;
+        for folder in [names::RESUME_DATA_FOLDER, names::RESUME_CHECKSUM_FOLDER] {
+            // The one that is not empty stops it.
+            storage.remove_empty_folders(folder).await;
+        }
+        storage.remove_empty_folders(names::RESUME_FOLDER).await;
     }
 }
 
 impl Keeper {
-    /// Whether the lock that stands there may be written over.
-    async fn check_free(&self, now: TimeStamp) -> Result<(), LockError> {
+    /// Checks that the lock that stands there may be written over, and tells how long after that
+    /// it has to be read again.
+    async fn check_free(&self, now: TimeStamp) -> Result<Duration, LockError> {
         let Some(lock) = self.read().await? else {
-            return Ok(());
-        };
-        let LockState::Held { for_ms } = lock.state_for(self.id, now) else {
-            return Ok(());
+            return Ok(LOCK_RECHECK);
         };
         if lock.holder.as_ref().is_some_and(is_surely_dead) {
             tracing::info!(holder = who(&lock), "the backup before this one has died");
-            return Ok(());
+            return Ok(LOCAL_RECHECK);
         }
+        let LockState::Held { for_ms } = lock.state_for(self.id, now) else {
+            return Ok(LOCK_RECHECK);
+        };
         Err(LockError::Held {
             place: self.storage.to_string(),
             since: since(&lock),
@@ -265,11 +290,14 @@ impl Keeper {
         }
     }
 
-    /// Renews the lock until it is lost.
-    async fn keep(&self, failure: &watch::Sender<Option<LockError>>) {
+    /// Renews the lock until it is lost or given back.
+    async fn keep(&self, failure: &watch::Sender<Option<LockError>>, stop: &CancellationToken) {
         let mut pause: Duration = LOCK_RECHECK;
         loop {
-            self.pd.rt().sleep(pause).await;
+            tokio::select! {
+                () = self.pd.rt().sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
             pause = LOCK_REFRESH;
             match self.renew().await {
                 Ok(()) => {}

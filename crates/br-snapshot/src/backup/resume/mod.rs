@@ -23,6 +23,9 @@ mod parameters;
 mod reader;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     sync::{

@@ -16,7 +16,8 @@ pub struct StoreConfig {
     pub import_threads: Option<u64>,
     /// `log-backup.enable`.
     pub log_backup_enabled: Option<bool>,
-    /// `log-backup.max-flush-interval`.
+    /// How often progress of a log backup is to be expected: `log-backup.min-flush-interval`, which
+    /// stores have that flush as soon as there is something to protect, or `max-flush-interval`.
     pub log_backup_flush_interval: Option<Duration>,
     /// `storage.api-version`, 1 or 2.
     pub api_version: Option<u64>,
@@ -32,9 +33,11 @@ impl StoreConfig {
             region_split_keys: at("/coprocessor/region-split-keys").and_then(Value::as_u64),
             import_threads: at("/import/num-threads").and_then(Value::as_u64),
             log_backup_enabled: at("/log-backup/enable").and_then(Value::as_bool),
-            log_backup_flush_interval: at("/log-backup/max-flush-interval")
-                .and_then(Value::as_str)
-                .and_then(duration),
+            log_backup_flush_interval: ["min", "max"]
+                .iter()
+                .filter_map(|which| at(&format!("/log-backup/{which}-flush-interval")))
+                .filter_map(|text| duration(text.as_str()?))
+                .min(),
             api_version: at("/storage/api-version").and_then(Value::as_u64),
             ttl_enabled: at("/storage/enable-ttl").and_then(Value::as_bool),
         }
@@ -171,6 +174,12 @@ mod tests {
         assert_eq!(
             config.log_backup_flush_interval,
             Some(Duration::from_secs(180))
+        );
+        let both = json!({"max-flush-interval": "3m", "min-flush-interval": "1s500ms"});
+        let both = StoreConfig::from_json(&json!({ "log-backup": both }));
+        assert_eq!(
+            both.log_backup_flush_interval,
+            Some(Duration::from_millis(1500))
         );
         assert_eq!(config.region_split_size_bytes, Some(96 << 20));
         assert_eq!(config.region_split_keys, Some(960_000));

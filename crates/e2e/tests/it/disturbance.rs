@@ -9,13 +9,25 @@ use br_types::{EncodedKey, StoreId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Which disturbances.
-#[derive(Default)]
 pub(crate) struct Disturbance {
     pub(crate) merges: bool,
     /// A bound between regions that merges leave alone.
     pub(crate) kept_bound: Option<EncodedKey>,
     /// How often a store fails and comes back; one at a time.
     pub(crate) store_failures: usize,
+    /// Between two disturbances.
+    pub(crate) pause_max: Duration,
+}
+
+impl Default for Disturbance {
+    fn default() -> Disturbance {
+        Disturbance {
+            merges: false,
+            kept_bound: None,
+            store_failures: 0,
+            pause_max: Duration::from_millis(20),
+        }
+    }
 }
 
 /// How much happened, so that a test can tell that something did.
@@ -60,8 +72,7 @@ impl Disturbance {
                 }
                 _ => done.transfers += usize::from(transfer(cluster, &mut rng)),
             }
-            rt.sleep(Duration::from_millis(rng.random_range(1..20)))
-                .await;
+            rt.sleep(self.pause_max.mul_f64(rng.random())).await;
         }
         done
     }

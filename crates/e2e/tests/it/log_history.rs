@@ -13,6 +13,7 @@ use br_log::{
     advancer::AdvancerConfig,
     read::LogStorage,
     restore::{Method, restore},
+    status::{StatusRequest, status},
     task::{self, StartRequest, TaskStore},
 };
 use br_rt::{CancellationToken, Rt, Task};
@@ -31,6 +32,8 @@ use crate::{
 const DB: &str = "history";
 const TASK: &str = "history";
 const SEEDS_DEFAULT: u64 = 4;
+/// Looks at the checkpoint, ten each second, until it is held to stand still.
+const ROUNDS_MAX: usize = 600;
 /// Claims of one run of which the log is kept as it was then.
 const CLAIMS_MAX: usize = 3;
 
@@ -130,12 +133,13 @@ async fn make_history(seed: u64, rng: &mut StdRng) -> History {
     let stop = CancellationToken::new();
     let disturbance = Disturbance {
         merges: true,
-        kept_bound: None,
+        pause_max: Duration::from_millis(150),
         store_failures: if site.embedded.store_infos().len() > 1 {
             3
         } else {
             0
         },
+        ..Disturbance::default()
     };
     let split_key = |rng: &mut StdRng| {
         let table = br_types::TableId(rng.random_range(100..140));
@@ -223,8 +227,16 @@ async fn collect_claims(
     let storage = LogStorage::new(storage);
     let mut claims: Vec<Claim> = Vec::new();
     let mut last = TimeStamp::ZERO;
+    println!("  backup at {backup_ts}");
     for round in 0.. {
-        assert!(round < 1200, "the checkpoint stands at {last}");
+        if round == ROUNDS_MAX {
+            let wanted = StatusRequest {
+                name: TASK,
+                explain: true,
+            };
+            let shown = Box::pin(status(&site.cluster, &wanted)).await.unwrap();
+            panic!("the checkpoint stands at {last}: {:?}", shown[0].holdups);
+        }
         rt.sleep(Duration::from_millis(100)).await;
         let in_pd = tasks.get(TASK).await.unwrap().global_checkpoint();
         assert!(in_pd >= last, "the checkpoint went back: {last}, {in_pd}");
@@ -233,12 +245,16 @@ async fn collect_claims(
         if !is_new || rng.random_bool(0.5) {
             continue;
         }
-        // What the storage says of itself is a claim, too.
+        // What the storage says of itself: PD may be a moment ahead.
         let on_storage = storage.bounds().await.unwrap().max_ts;
+        if on_storage <= backup_ts {
+            continue;
+        }
         let kept = tempfile::tempdir().unwrap();
         copy(log, kept.path());
+        println!("  claim {on_storage} (in PD {in_pd}) in round {round}");
         claims.push(Claim {
-            checkpoint_ts: in_pd.max(on_storage),
+            checkpoint_ts: on_storage,
             log: kept,
         });
         if claims.len() == CLAIMS_MAX {

@@ -241,8 +241,11 @@ async fn commit_with_retry<T>(
         let filled = fill(&mut txn).await?;
         match txn.commit().await {
             Ok(_) => return Ok(filled),
-            Err(error @ KvError::WriteConflict { .. })
-            | Err(error @ KvError::RolledBack { .. }) => {
+            Err(
+                error @ (KvError::WriteConflict { .. }
+                | KvError::RolledBack { .. }
+                | KvError::Locked { .. }),
+            ) => {
                 if !backoff.pause(cluster.rt(), cluster.cancel()).await {
                     return Err(error.into());
                 }

@@ -39,6 +39,8 @@ use crate::{
 const CHANGES_MAX: usize = 12;
 /// One in so many transactions of the wide workload leaves its locks behind.
 const LEAVES_LOCKS_ONE_IN: u32 = 50;
+/// Others wait for these; short, so that there are many other transactions.
+const LEFT_LOCK_TTL_MAX: Duration = Duration::from_secs(3);
 
 /// A workload could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -267,7 +269,8 @@ impl Workload {
         }
         if rng.random_range(0..LEAVES_LOCKS_ONE_IN) == 0 {
             self.write(&mut txn, &changes).await?;
-            txn.leave_locks().await?;
+            let ttl = LEFT_LOCK_TTL_MAX.mul_f64(rng.random());
+            txn.leave_locks(ttl).await?;
             return Ok(false);
         }
         self.commit(txn, changes).await.map(|()| true)

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use br_proto::kvrpcpb;
-use br_rt::{Backoff, CancellationToken, Monotonic, Task};
+use br_rt::{Backoff, CancellationToken, Monotonic, RetryPolicy, Task};
 use br_types::{RawKey, TimeStamp};
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -10,11 +10,20 @@ use super::{
     batches::{CONCURRENCY, group, send_run},
     transaction::Mutation,
 };
-use crate::{KEY_ERROR_RETRY, KvError, RegionRoute, Router};
+use crate::{KvError, RegionRoute, Router};
 
 /// How long locks of a transaction live without a sign of life. Long enough for a leader election
 /// within it, short enough that a client that died does not hold up readers for long.
-const LOCK_TTL: Duration = Duration::from_secs(10);
+pub(super) const LOCK_TTL: Duration = Duration::from_secs(10);
+
+/// How long a lock of another living transaction is waited for: only if that is rolled back can this
+/// one still succeed, and two that wait for each other would do so for as long as both are patient.
+const LIVE_LOCK_RETRY: RetryPolicy = RetryPolicy {
+    pause_min: Duration::from_millis(20),
+    pause_max: Duration::from_millis(500),
+    attempts_max: 20,
+    elapsed_max: Duration::from_secs(3),
+};
 
 /// Signs of life within one time to live.
 const BEATS_PER_TTL: u32 = 3;
@@ -28,6 +37,7 @@ pub(super) struct Committer {
 struct Shared {
     snapshot: Snapshot,
     begun: Monotonic,
+    lock_ttl: Duration,
     primary: RawKey,
     keys: u64,
 }
@@ -36,6 +46,7 @@ impl Committer {
     pub(super) fn new(
         snapshot: Snapshot,
         begun: Monotonic,
+        lock_ttl: Duration,
         primary: RawKey,
         mutations: Vec<Mutation>,
     ) -> Self {
@@ -44,6 +55,7 @@ impl Committer {
             shared: Arc::new(Shared {
                 snapshot,
                 begun,
+                lock_ttl,
                 primary,
                 keys,
             }),
@@ -115,7 +127,7 @@ impl Shared {
     /// Milliseconds from the start on until which the locks shall live, from now.
     fn lock_ttl_ms(&self) -> u64 {
         let lived = self.router().rt().now().since(self.begun);
-        u64::try_from((lived + LOCK_TTL).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from((lived + self.lock_ttl).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Prewrites all: the run with the primary first, then the others side by side. The signs of
@@ -141,7 +153,7 @@ impl Shared {
     async fn prewrite_run(&self, run: Vec<Mutation>) -> Result<(), KvError> {
         const METHOD: &str = "KvPrewrite";
         let mut pending = run;
-        let mut backoff = Backoff::new(KEY_ERROR_RETRY, self.router().rt());
+        let mut backoff = Backoff::new(LIVE_LOCK_RETRY, self.router().rt());
         while !pending.is_empty() {
             let answers = send_run(
                 self.router(),
@@ -204,7 +216,10 @@ impl Shared {
     async fn beat(&self) {
         let routing = KeyPrefix::routing(&self.primary);
         loop {
-            self.router().rt().sleep(LOCK_TTL / BEATS_PER_TTL).await;
+            self.router()
+                .rt()
+                .sleep(self.lock_ttl / BEATS_PER_TTL)
+                .await;
             let sent = self
                 .router()
                 .send(&routing, |client, route| {

@@ -1,6 +1,8 @@
 use br_proto::kvrpcpb;
 use br_types::{KeyRange, TimeStamp};
 
+use super::commit::LOCK_TTL;
+
 use crate::{
     Cluster, KvError,
     test_cluster::{FakeLock, TestCluster, encoded, raw},
@@ -153,7 +155,7 @@ async fn leave_locks(client: &Cluster, pairs: &[(&str, &str)]) -> TimeStamp {
     for (key, value) in pairs {
         txn.put(raw(key), value.as_bytes().to_vec()).expect("small");
     }
-    txn.leave_locks().await.expect("prewritten");
+    txn.leave_locks(LOCK_TTL).await.expect("prewritten");
     start
 }
 
@@ -179,6 +181,24 @@ async fn locks_behind_a_committed_primary_are_committed() {
     put(&client, &[("h", "newer")]).await;
     assert_eq!(get(&client, "h").await.as_deref(), Some("newer"));
     assert!(cluster.state().locks.is_empty());
+}
+
+/// Waiting longer, two that hold what the other wants would keep each other alive.
+#[tokio::test]
+async fn a_writer_gives_way_to_a_living_owner() {
+    let (cluster, client) = three_regions().await;
+    let owner = leave_locks(&client, &[("h", "theirs")]).await;
+    let mut txn = client.begin().await.expect("a transaction");
+    txn.put(raw("a"), b"ours".to_vec()).expect("small");
+    txn.put(raw("h"), b"ours".to_vec()).expect("small");
+    let error = txn.commit().await.expect_err("h is locked");
+    let holder = match error {
+        KvError::Locked { owner, .. } => owner,
+        other => panic!("{other}"),
+    };
+    assert_eq!(holder, owner);
+    let left: Vec<_> = cluster.state().locks.keys().cloned().collect();
+    assert_eq!(left.len(), 1, "its own are gone: {left:?}");
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@
 //! them; its commit is the commit of all. Reads see the transaction's own writes.
 //!
 //! # Retries
-//! Region errors by the router, locks of others by [`crate::KEY_ERROR_RETRY`]. A write conflict is
-//! not tried again: the caller reads anew and decides.
+//! Region errors by the router. Reads wait for locks of others by [`crate::KEY_ERROR_RETRY`], writes
+//! for a few seconds only, since two transactions may wait for each other. A write conflict is not
+//! tried again: the caller reads anew and decides.
 //!
 //! # Cancellation
 //! Before the primary's commit: everything is rolled back. The commit of the primary and the
@@ -17,13 +18,17 @@
 //! # After a crash
 //! Locks that stay behind are resolved by whoever meets them, by what the primary says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use br_proto::kvrpcpb;
 use br_rt::Monotonic;
 use br_types::{KeyRange, RawKey, TimeStamp};
 
-use super::{Snapshot, batches::Keyed, commit::Committer};
+use super::{
+    Snapshot,
+    batches::Keyed,
+    commit::{Committer, LOCK_TTL},
+};
 use crate::KvError;
 
 /// Bytes that one transaction may buffer. Larger work belongs into several transactions.
@@ -220,25 +225,25 @@ impl Transaction {
     /// [`KvError::Undetermined`]: everything may be written or nothing. All others: nothing is.
     pub async fn commit(self) -> Result<TimeStamp, KvError> {
         let start = self.start_ts();
-        match self.committer() {
+        match self.committer(LOCK_TTL) {
             Some(committer) => committer.commit().await,
             None => Ok(start),
         }
     }
 
     /// Prewrites everything and leaves it so, as a client that dies before its commit: the locks
-    /// stay until their time to live is over and somebody resolves them.
+    /// stay until their time to live, `ttl`, is over and somebody resolves them.
     ///
     /// # Errors
     /// As [`Transaction::commit`], but for the undetermined outcome.
-    pub async fn leave_locks(self) -> Result<(), KvError> {
-        match self.committer() {
+    pub async fn leave_locks(self, ttl: Duration) -> Result<(), KvError> {
+        match self.committer(ttl) {
             Some(committer) => committer.leave_locks().await,
             None => Ok(()),
         }
     }
 
-    fn committer(self) -> Option<Committer> {
+    fn committer(self, lock_ttl: Duration) -> Option<Committer> {
         let prefix = self.snapshot.prefix();
         let mutations: Vec<Mutation> = self
             .writes
@@ -252,6 +257,7 @@ impl Transaction {
         Some(Committer::new(
             self.snapshot,
             self.begun,
+            lock_ttl,
             primary,
             mutations,
         ))

@@ -49,7 +49,7 @@ pub(crate) fn sst_files() -> Arc<RocksSstFiles> {
     }))
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with all that is in it, but for what is renamed meanwhile: files on their way.
 pub(crate) fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -58,7 +58,10 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             std::fs::create_dir_all(&target).unwrap();
             copy(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), &target).unwrap();
+            match std::fs::copy(entry.path(), &target) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }

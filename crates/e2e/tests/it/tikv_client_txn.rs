@@ -425,7 +425,7 @@ async fn locks_that_were_left_behind_are_cleaned_up() {
         ours.put(RawKey::from(user_key(number)), b"never".to_vec())
             .unwrap();
     }
-    ours.leave_locks().await.unwrap();
+    ours.leave_locks(Duration::from_secs(10)).await.unwrap();
     // Before its commit.
     let options = TransactionOptions::new_pessimistic()
         .drop_check(CheckLevel::None)

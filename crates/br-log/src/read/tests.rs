@@ -368,3 +368,19 @@ proptest! {
         });
     }
 }
+
+/// tidb#68857: a log that has more than its checkpoint claims ends at the checkpoint.
+#[tokio::test]
+async fn nothing_beyond_the_checkpoint_is_offered() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).await;
+    let beyond = MadeUp {
+        cf: Cf::Write,
+        rows: vec![(1, 900, 890), (2, 2000, 1990)],
+        old_name: false,
+    };
+    write_log(log.storage(), &[beyond]).await;
+    assert_eq!(log.bounds().await.unwrap().max_ts, TimeStamp(1000));
+    let survey = log.survey(None).await.unwrap();
+    assert_eq!(survey.restorable_until(TimeStamp(1)), TimeStamp(1000));
+}

@@ -104,6 +104,15 @@ pub enum PointError {
         /// Why.
         problem: String,
     },
+    /// A table of the point that was there before the backup, which does not have it.
+    #[error(
+        "{table} was there before, but it is not in what this restore begins with: the log has only \
+         its last changes"
+    )]
+    NotInBackup {
+        /// Database and table.
+        table: String,
+    },
     /// No or a wrong restore before this one.
     #[error("{0}")]
     NoBase(String),
@@ -166,7 +175,9 @@ impl Classify for PointError {
             PointError::LocalFile { .. } | PointError::RegistrationLost => Kind::Retry,
             PointError::Registered(_) => Kind::Conflict,
             PointError::Apply { kind, .. } => *kind,
-            PointError::NoBase(_) | PointError::Options(_) => Kind::Invalid,
+            PointError::NotInBackup { .. } | PointError::NoBase(_) | PointError::Options(_) => {
+                Kind::Invalid
+            }
             PointError::Cancelled => Kind::Cancelled,
             _ => Kind::Data,
         }
@@ -198,6 +209,9 @@ impl Classify for PointError {
             PointError::NoBase(_) => {
                 "Restore with --full-backup-storage, or with the --start-ts that the last restore \
                  ended at"
+            }
+            PointError::NotInBackup { .. } => {
+                "Leave the table out with --filter, or give a full backup that has it"
             }
             PointError::Registered(_) => {
                 "Wait for its end; after a crash its registration ends within three minutes"

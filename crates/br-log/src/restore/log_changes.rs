@@ -12,7 +12,7 @@ use br_rt::{Phase, Unit};
 use br_snapshot::restore::{Changes, RestoreError, RestorePlan, Source};
 use br_tidb::{
     row::IndexEncoder,
-    schema::{DbInfo, strip_temporary_prefix},
+    schema::{DbInfo, is_system_db, strip_temporary_prefix},
     table_key::TableKey,
 };
 use br_types::{IndexId, TableId, TimeStamp};
@@ -20,6 +20,7 @@ use br_types::{IndexId, TableId, TimeStamp};
 use super::{
     added_indexes::{self, LeftOutIndex},
     apply::Applier,
+    covered::Coverage,
     earlier::Earlier,
     error::PointError,
     ingest::{IngestTotals, Ingestion},
@@ -97,6 +98,21 @@ impl LogChanges<'_> {
         Ok(table.entry)
     }
 
+    /// Of a table that was there before the backup, which does not have it, the log knows the last
+    /// changes only.
+    fn check_covered(&self, coverage: &Coverage, table: &FinalTable) -> Result<(), PointError> {
+        let db = DbInfo::parse(&table.entry.db_json).map(|db| db.name.original);
+        let db = strip_temporary_prefix(&db.unwrap_or_default()).to_owned();
+        let name = &table.info.name.original;
+        let is_wanted = !is_system_db(&db) && self.options.tables.takes_table(&db, name);
+        if is_wanted && !coverage.covers(&table.entry) {
+            return Err(PointError::NotInBackup {
+                table: format!("{db}.{name}"),
+            });
+        }
+        Ok(())
+    }
+
     /// Of the indexes that the log does not have, those whose entries can be made from rows, and
     /// the others.
     fn split_missing(
@@ -158,9 +174,11 @@ impl Changes for LogChanges<'_> {
         mut visit: impl AsyncFnMut(SchemaEntry) -> Result<(), RestoreError>,
     ) -> Result<(), PointError> {
         let mut state = SchemaState::new(&self.schema);
+        let mut coverage = Coverage::new(&self.schema);
         if let Some(backup) = backup {
             backup
                 .schemas(async |entry| {
+                    coverage.add_backup(&entry);
                     if let Some(table) = state.entry_of_backup(entry)? {
                         visit(self.complete(table)?).await?;
                     }
@@ -170,6 +188,7 @@ impl Changes for LogChanges<'_> {
         }
         if let Some(earlier) = &self.earlier {
             for entry in &earlier.entries {
+                coverage.add_backup(entry);
                 let Some(table) = state.entry_of_backup(entry.clone())? else {
                     continue;
                 };
@@ -182,6 +201,7 @@ impl Changes for LogChanges<'_> {
         }
         let mut more = Vec::new();
         let databases = state.rest(|table| {
+            self.check_covered(&coverage, &table)?;
             more.push(self.complete(table)?);
             Ok(())
         })?;

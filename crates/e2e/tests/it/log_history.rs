@@ -10,13 +10,12 @@ use br_codec::key;
 use br_embed::Options;
 use br_format::crypter::Crypter;
 use br_log::{
-    advancer::AdvancerConfig,
     read::LogStorage,
     restore::{Method, restore},
     status::{StatusRequest, status},
-    task::{self, StartRequest, TaskStore},
+    task::TaskStore,
 };
-use br_rt::{CancellationToken, Rt, Task};
+use br_rt::{CancellationToken, Rt};
 use br_storage::{Faults, SendCredentials, Storage};
 use br_types::TimeStamp;
 use br_workload::{Kinds, Model, Statement, Workload, check};
@@ -25,6 +24,7 @@ use tempfile::TempDir;
 
 use crate::{
     disturbance::Disturbance,
+    log_backup::{Coordinator, start_log},
     points::{copy, point_options, point_target},
     site::{Place, Site, back_up_tables, options},
 };
@@ -67,32 +67,6 @@ async fn whatever_was_claimed_is_restored() {
     }
 }
 
-/// The coordinator, which can be lost: its place stays taken until its lease has run out.
-struct Coordinator {
-    site: br_cluster::Cluster,
-    running: Option<Task<()>>,
-}
-
-impl Coordinator {
-    fn start(&mut self) {
-        let config = AdvancerConfig {
-            tick_interval: Duration::from_millis(500),
-            lease_ttl: Duration::from_secs(2),
-            ..AdvancerConfig::new(self.site.rt().uuid().to_string())
-        };
-        let (cluster, never) = (self.site.clone(), CancellationToken::new());
-        let run = async move { br_log::advancer::run(&cluster, config, &never).await };
-        self.running = Some(self.site.rt().spawn(run));
-    }
-
-    async fn lose(&mut self) {
-        // Dropped where it stands.
-        self.running = None;
-        self.site.rt().sleep(Duration::from_millis(300)).await;
-        self.start();
-    }
-}
-
 fn disturbed_options(rng: &mut StdRng) -> Options {
     let mut options = options();
     options.region_split_keys = rng.random_range(50..400);
@@ -123,12 +97,8 @@ async fn make_history(seed: u64, rng: &mut StdRng) -> History {
         .await
         .unwrap();
     let log = tempfile::tempdir().unwrap();
-    start_log(&site, log.path()).await;
-    let mut coordinator = Coordinator {
-        site: site.cluster.clone(),
-        running: None,
-    };
-    coordinator.start();
+    start_log(&site, log.path(), TASK).await;
+    let mut coordinator = Coordinator::start(&site.cluster);
 
     let stop = CancellationToken::new();
     let disturbance = Disturbance {
@@ -169,20 +139,6 @@ async fn make_history(seed: u64, rng: &mut StdRng) -> History {
         backup_ts,
         claims,
     }
-}
-
-async fn start_log(site: &Site, folder: &Path) {
-    let place = Place::existing(folder.to_owned());
-    let storage = Storage::create_base(site.cluster.rt(), &place.backend)
-        .await
-        .unwrap();
-    let request = StartRequest {
-        backend: place.backend.to_proto(SendCredentials::Yes).unwrap(),
-        ..crate::log_tasks::request(&place, TASK)
-    };
-    Box::pin(task::start(&site.cluster, &storage, request))
-        .await
-        .unwrap();
 }
 
 async fn back_up_at_some_time(site: &Site, rng: &mut StdRng) -> (Place, TimeStamp) {

@@ -7,8 +7,10 @@
 mod disturbance;
 mod golden;
 mod keys;
+mod log_backup;
 mod log_history;
 mod log_tasks;
+mod pitr_choices;
 mod pitr_golden;
 mod points;
 mod site;

@@ -194,3 +194,80 @@ fn flush_now_is_a_barrier_for_earlier_writes() {
         }
     });
 }
+
+/// tikv#13281, tikv#13288: what was prewritten before the task began, and is committed when its
+/// region has been scanned, is in the log with its value.
+#[test]
+fn what_was_prewritten_before_the_task_is_in_the_log() {
+    simulate(async |rt| {
+        let world = World::new(&rt, Crypter::plaintext(), Faults::default()).await;
+        let start_ts = world.topology.tso();
+        let row = [keys()[0].clone()];
+        // Too long for the lock and the write record.
+        let locked = world
+            .prewrite(start_ts, &row, Some(&[7; 2000]), Mode::TwoPhase)
+            .await;
+        assert!(locked.is_some());
+        world.begin_task();
+        let begun = world.topology.tso();
+        world.start_store(ONE);
+        rt.sleep(Duration::from_secs(5)).await;
+        flush(&world).await.unwrap();
+        // Nothing is claimed beyond the start of the task.
+        assert!(published(&world).unwrap() < begun);
+        let commit_ts = world.topology.tso();
+        world.commit(start_ts, commit_ts, &row).await;
+        flush(&world).await.unwrap();
+        let now = published(&world).unwrap();
+        assert!(now >= commit_ts);
+        assert!(world.verify(now).await.has(&row[0], commit_ts));
+    });
+}
+
+/// tikv#14099: a store that has lost its leadership claims nothing of what its successor writes,
+/// whether or not the successor takes part.
+#[test]
+fn who_leads_no_more_claims_nothing() {
+    simulate(async |rt| {
+        let world = World::at_work(&rt).await;
+        let [_, other] = STORES;
+        flush(&world).await.unwrap();
+        let region = world.topology.regions_in(&Default::default(), usize::MAX);
+        assert_eq!(region.len(), 1);
+        world.kill_store(other);
+        world.topology.move_leader(region[0].id(), other);
+        let committed = world.write(&keys()[0], b"of the successor").await;
+        for _ in 0..5 {
+            flush(&world).await.unwrap();
+            assert!(world.pass(Duration::from_secs(30)).await < committed);
+        }
+        world.start_store(other);
+        let now = world.pass(Duration::from_secs(60)).await;
+        assert!(now >= committed);
+        assert!(world.verify(now).await.has(&keys()[0], committed));
+    });
+}
+
+/// tikv#12918: a store that dies with records that it has not flushed, and one that PD cannot be
+/// reached from when it comes back, leave no gap.
+#[test]
+fn a_restart_brings_what_was_not_flushed() {
+    for pd_is_away in [false, true] {
+        simulate(async |rt| {
+            let world = World::at_work(&rt).await;
+            flush(&world).await.unwrap();
+            world.outage.begin("");
+            let committed = world.write(&keys()[0], b"not flushed").await;
+            rt.sleep(Duration::from_secs(5)).await;
+            world.kill_store(ONE);
+            world.outage.end();
+            world.board.set_down(pd_is_away);
+            world.start_store(ONE);
+            rt.sleep(Duration::from_secs(20)).await;
+            world.board.set_down(false);
+            let now = world.pass(Duration::from_secs(120)).await;
+            assert!(now >= committed, "{now} {committed}");
+            assert!(world.verify(now).await.has(&keys()[0], committed));
+        });
+    }
+}

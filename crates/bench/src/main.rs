@@ -3,9 +3,11 @@
 //!
 //! `BENCH_MB` sets the size of the data (MB of keys and values, default 256), `BENCH_THREADS` the
 //! cores that a bound may use (default: all). `BENCH_LOG_MB` sets the size of the log that is
-//! restored (default 512); with `BENCH_ONLY=log` nothing else is measured.
+//! restored (default 512), `BENCH_SECONDS` the length of a turn with or without log backup
+//! (default 10). `BENCH_ONLY` names one part: `snapshot`, `log`, `foreground`.
 
 mod bounds;
+mod foreground;
 mod log_restore;
 mod memory;
 
@@ -46,13 +48,22 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        if env::var("BENCH_ONLY").as_deref() != Ok("log") {
+        let only = env::var("BENCH_ONLY").ok();
+        let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+        if is_wanted("snapshot") {
             run(mega_bytes, threads).await?;
         }
-        for tables in LOG_TABLES {
+        if is_wanted("foreground") {
             let folder = tempfile::tempdir()?;
-            let bytes = number("BENCH_LOG_MB", 512) << 20;
-            log_restore::measure(&Rt::real(), folder.path(), tables, bytes).await?;
+            let turn = Duration::from_secs(number("BENCH_SECONDS", 10) as u64);
+            foreground::measure(&Rt::real(), folder.path(), turn).await?;
+        }
+        for tables in LOG_TABLES {
+            if is_wanted("log") {
+                let folder = tempfile::tempdir()?;
+                let bytes = number("BENCH_LOG_MB", 512) << 20;
+                log_restore::measure(&Rt::real(), folder.path(), tables, bytes).await?;
+            }
         }
         Ok(())
     })

@@ -260,7 +260,7 @@ impl Engine for RocksEngine {
         );
         RangeSize {
             bytes: default.bytes + write.bytes,
-            keys: default.keys + write.keys,
+            keys: write.keys,
         }
     }
 

@@ -105,7 +105,7 @@ pub enum SstCompression {
 pub struct RangeSize {
     /// Bytes of keys and values.
     pub bytes: u64,
-    /// Entries of the write and default column families.
+    /// Committed versions: entries of the write column family. Raw keys are not counted, as in TiKV.
     pub keys: u64,
 }
 

@@ -6,6 +6,8 @@
 //!
 //! # Ordering and invariants
 //! A split key is an encoded key without timestamp, so that the versions of a key stay together.
+//! Keys are counted as TiKV counts them: committed versions only, the entries of the write column
+//! family. A region of raw keys is split by its size alone.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +17,7 @@ use br_store::{
     engine::{Cursor, Engine, EngineError, Snapshot},
     topology::RegionState,
 };
-use br_types::{Cf, EncodedKey, KeyRange, RegionId};
+use br_types::{Cf, DataKey, EncodedKey, KeyRange, RegionId};
 
 use crate::pd::Pd;
 
@@ -32,7 +34,7 @@ const TS_LEN: usize = 8;
 pub(crate) struct SplitLimits {
     /// Bytes of a part; a region is split when it holds half as much again.
     pub(crate) size_bytes: u64,
-    /// Entries of a part; likewise.
+    /// Committed versions in a part; likewise.
     pub(crate) keys: u64,
 }
 
@@ -140,14 +142,12 @@ pub(crate) fn split_keys(
     limits: SplitLimits,
 ) -> Result<Vec<EncodedKey>, EngineError> {
     let data_range = key::data_range(range);
-    let mut entries = Entries::new([
-        snapshot.iter(Cf::Write, data_range.clone()),
-        snapshot.iter(Cf::Default, data_range),
-    ])?;
+    let mut entries = Entries::new(snapshot, &data_range)?;
     let mut keys: Vec<EncodedKey> = Vec::new();
     let (mut size_bytes, mut count) = (0_u64, 0_u64);
-    while let Some((data_key, len)) = entries.current() {
-        if (size_bytes >= limits.size_bytes || count >= limits.keys)
+    while let Some((cf, data_key, len)) = entries.current() {
+        let is_version = cf == Cf::Write;
+        if (size_bytes >= limits.size_bytes || (is_version && count >= limits.keys))
             && let Some(cut) = boundary(data_key)
             && cut > *keys.last().unwrap_or(&range.start)
             && range.is_before_end(&cut)
@@ -159,7 +159,7 @@ pub(crate) fn split_keys(
             }
         }
         size_bytes = size_bytes.saturating_add(len);
-        count += 1;
+        count += u64::from(is_version);
         entries.advance()?;
     }
     if size_bytes < limits.size_bytes / 2 && count < limits.keys / 2 {
@@ -178,45 +178,100 @@ fn boundary(data_key: &[u8]) -> Option<EncodedKey> {
     }
 }
 
-/// The entries of two column families, merged by key.
-struct Entries<'a>([Option<Box<dyn Cursor + 'a>>; 2]);
+/// The entries of the column families of data, merged by key.
+struct Entries<'a>(Vec<(Cf, Box<dyn Cursor + 'a>)>);
 
 impl<'a> Entries<'a> {
-    fn new(cursors: [Box<dyn Cursor + 'a>; 2]) -> Result<Entries<'a>, EngineError> {
-        let mut placed = [None, None];
-        for (slot, mut cursor) in placed.iter_mut().zip(cursors) {
+    fn new(snapshot: &'a dyn Snapshot, range: &KeyRange<DataKey>) -> Result<Self, EngineError> {
+        let mut cursors = Vec::new();
+        for cf in [Cf::Write, Cf::Default] {
+            let mut cursor = snapshot.iter(cf, range.clone());
             if cursor.seek_to_first()? {
-                *slot = Some(cursor);
+                cursors.push((cf, cursor));
             }
         }
-        Ok(Entries(placed))
+        Ok(Entries(cursors))
     }
 
     fn least(&self) -> Option<usize> {
-        let keyed = self
-            .0
-            .iter()
-            .enumerate()
-            .filter_map(|(at, cursor)| Some((at, cursor.as_ref()?)));
+        let keyed = self.0.iter().enumerate();
         keyed
-            .min_by(|(_, a), (_, b)| a.key().cmp(b.key()))
+            .min_by(|(_, (_, a)), (_, (_, b))| a.key().cmp(b.key()))
             .map(|(at, _)| at)
     }
 
-    /// The data key here, and the bytes of key and value.
-    fn current(&self) -> Option<(&[u8], u64)> {
-        let cursor = self.0.get(self.least()?)?.as_ref()?;
+    /// Where the entry here belongs, its data key, and the bytes of key and value.
+    fn current(&self) -> Option<(Cf, &[u8], u64)> {
+        let (cf, cursor) = self.0.get(self.least()?)?;
         let len = cursor.key().len() + cursor.value().len();
-        Some((cursor.key(), u64::try_from(len).unwrap_or(u64::MAX)))
+        Some((*cf, cursor.key(), u64::try_from(len).unwrap_or(u64::MAX)))
     }
 
     fn advance(&mut self) -> Result<(), EngineError> {
-        if let Some(slot) = self.least().and_then(|at| self.0.get_mut(at))
-            && let Some(cursor) = slot
+        if let Some(at) = self.least()
+            && let Some((_, cursor)) = self.0.get_mut(at)
             && !cursor.next()?
         {
-            *slot = None;
+            self.0.swap_remove(at);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use br_store::engine::{Batch, memory::MemoryEngine};
+    use br_types::TimeStamp;
+
+    use super::*;
+
+    /// Ten keys of two committed versions each: one of them has its value in the default column
+    /// family.
+    fn committed(engine: &MemoryEngine) {
+        let mut batch = Batch::default();
+        for number in 0..10_u8 {
+            for (ts, value) in [(20, None), (10, Some(vec![number; 300]))] {
+                let encoded = key::encode(&[number]);
+                let key = key::data_key_at(encoded.as_bytes(), TimeStamp(ts)).into_bytes();
+                if let Some(value) = value {
+                    batch.put(Cf::Default, key.clone(), value);
+                }
+                batch.put(Cf::Write, key, b"w".to_vec());
+            }
+        }
+        engine.write(&batch).unwrap();
+    }
+
+    fn cuts(engine: &MemoryEngine, size_bytes: u64, keys: u64) -> Vec<EncodedKey> {
+        let limits = SplitLimits { size_bytes, keys };
+        split_keys(&*engine.snapshot(), &KeyRange::default(), limits).unwrap()
+    }
+
+    #[test]
+    fn committed_versions_are_counted() {
+        let scratch = tempfile::tempdir().unwrap();
+        let engine = MemoryEngine::new(scratch.path());
+        committed(&engine);
+        let size = engine.approximate_size(&key::data_range(&KeyRange::default()));
+        assert_eq!(size.keys, 20);
+        let expected = [2, 4, 6, 8].map(|number| key::encode(&[number]));
+        assert_eq!(cuts(&engine, u64::MAX, 4), expected);
+    }
+
+    #[test]
+    fn raw_keys_are_split_by_size_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let engine = MemoryEngine::new(scratch.path());
+        let mut batch = Batch::default();
+        for number in 0..100_u8 {
+            let key = key::data_key(&[b'r', number]).into_bytes();
+            batch.put(Cf::Default, key, vec![0; 97]);
+        }
+        engine.write(&batch).unwrap();
+        let size = engine.approximate_size(&key::data_range(&KeyRange::default()));
+        assert_eq!((size.bytes, size.keys), (10_000, 0));
+        assert_eq!(cuts(&engine, u64::MAX, 7), []);
+        let expected = [30, 60].map(|number| EncodedKey::from(&[b'r', number][..]));
+        assert_eq!(cuts(&engine, 3_000, 7), expected);
     }
 }

@@ -181,7 +181,7 @@ impl Engine for MemoryEngine {
             for (key, versions) in data.family(cf).range(bounds(range)) {
                 if let Some(value) = seen_at(versions, data.batch) {
                     size.bytes += (key.len() + value.len()) as u64;
-                    size.keys += 1;
+                    size.keys += u64::from(cf == Cf::Write);
                 }
             }
         }

@@ -91,6 +91,14 @@ pub(super) async fn look(
         phase,
     };
     examined.looked.head = Some(meta.head.clone());
+    examined.policies();
+    if examined.is_contradictory() {
+        let problem = "it says that it is a backup of keys without schemas, and has schemas";
+        examined.found(BACKUPMETA, None, problem, Cost::All);
+        examined.report.is_index_broken = true;
+        examined.report.backup = Some(examined.looked);
+        return Ok(());
+    }
     let files = examined.files().await?;
     examined.schemas(files).await?;
     examined.ddl_jobs().await?;
@@ -104,6 +112,8 @@ pub(super) fn about(problem: &str, object: &str) -> String {
     let rest = problem.strip_prefix(object).map(str::trim_start);
     match rest {
         Some(rest) if rest.starts_with("is ") || rest.starts_with("has ") => format!("it {rest}"),
+        // A piece of it.
+        Some(rest) if rest.starts_with('(') => rest.to_owned(),
         _ => problem.to_owned(),
     }
 }
@@ -132,6 +142,7 @@ impl Examined<'_> {
             Err(error) => match Trouble::from(error) {
                 Trouble::Damage(problem) => {
                     broken.push(Broken::of(BACKUPMETA, &problem));
+                    self.report.is_index_broken = true;
                     return Ok(broken);
                 }
                 Trouble::End(error) => return Err(error),
@@ -161,7 +172,27 @@ impl Examined<'_> {
                 Err(Trouble::End(error)) => return Err(error),
             }
         }
+        self.report.is_index_broken |= !broken.is_empty();
         Ok(broken)
+    }
+
+    fn is_contradictory(&self) -> bool {
+        let has_schemas = || {
+            let walk = self.meta.walk(MetaKind::Schema);
+            walk.is_ok_and(|walk| {
+                walk.pending().next().is_some() || walk.root().schemas().next().is_some()
+            })
+        };
+        self.meta.head.content != Content::Tables && has_schemas()
+    }
+
+    fn policies(&mut self) {
+        let is_json =
+            |policy: &Vec<u8>| serde_json::from_slice::<serde::de::IgnoredAny>(policy).is_ok();
+        if !self.meta.head.policies.iter().all(is_json) {
+            let problem = "a placement policy in it is no JSON; it costs no rows";
+            self.found(BACKUPMETA, None, problem, Cost::Nothing);
+        }
     }
 
     /// Jobs of an incremental backup: they tell what became of tables that are gone.

@@ -86,7 +86,7 @@ impl Listing {
                 continue;
             }
             unnamed.count += 1;
-            unnamed.bytes += entry.size_bytes;
+            unnamed.bytes = unnamed.bytes.saturating_add(entry.size_bytes);
             if unnamed.names.len() < NAMES_MAX {
                 unnamed.names.push(entry.name);
             }

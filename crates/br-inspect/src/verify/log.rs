@@ -43,6 +43,13 @@ pub(super) async fn look(
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let phase = Phase::start(look.progress, "Verify Log", Unit::Files, 0);
+    if !is_log(storage).await? {
+        // It says what there is instead.
+        let bounds = LogStorage::new(storage.clone()).bounds().await;
+        if let Err(Trouble::End(error)) = bounds.map_err(Trouble::from) {
+            return Err(error);
+        }
+    }
     let listing = Listing::read(storage).await?;
     let mut examined = Examined {
         look,

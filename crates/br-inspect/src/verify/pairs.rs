@@ -24,7 +24,8 @@ pub(super) struct Pair {
 
 impl Pair {
     fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.size_bytes).sum()
+        let sizes = self.files.iter().map(|file| file.size_bytes);
+        sizes.fold(0, u64::saturating_add)
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) async fn check(
     });
     for pair in left {
         contents.skipped += pair.files.len() as u64;
-        contents.skipped_bytes += pair.bytes();
+        contents.skipped_bytes = contents.skipped_bytes.saturating_add(pair.bytes());
     }
     let mut checked = stream::iter(taken)
         .map(|pair| async move {
@@ -67,7 +68,7 @@ pub(super) async fn check(
     while let Some((files, bytes, problems)) = checked.try_next().await? {
         look.check_cancel()?;
         contents.read += files;
-        contents.read_bytes += bytes;
+        contents.read_bytes = contents.read_bytes.saturating_add(bytes);
         phase.advance(files, bytes);
         found.extend(problems);
     }

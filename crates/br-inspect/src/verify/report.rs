@@ -169,6 +169,8 @@ pub(super) struct Report {
     pub(super) log: Option<LogLooked>,
     pub(super) found: Vec<Found>,
     pub(super) notes: Vec<Note>,
+    /// Whether an index object of the backup cannot be read: no restore goes past that.
+    pub(super) is_index_broken: bool,
     /// What the log's metadata says of its ranges.
     pub(super) log_ranges: Vec<br_format::log::names::Stats>,
 }

@@ -13,9 +13,11 @@ use super::report::{Cost, Found, Report};
 pub struct Restorable {
     /// The backup's own timestamp, if its index can be read.
     pub backup_ts: Option<TimeStamp>,
+    /// Of an incremental backup: the timestamp of the backup that it goes on top of.
+    pub on_top_of_ts: Option<TimeStamp>,
     /// Tables of the backup that have lost rows; the others can be restored with `--filter`.
     pub damaged_tables: Vec<String>,
-    /// Whether nothing of the backup can be relied upon.
+    /// Whether nothing of the backup can be restored: a restore needs all of its indices.
     pub is_backup_lost: bool,
     /// With the log, or of the log alone: the first point.
     pub from_ts: Option<TimeStamp>,
@@ -36,6 +38,8 @@ pub(super) fn of(report: &Report) -> Restorable {
     let mut rest = Restorable::default();
     let head = report.backup.as_ref().and_then(|it| it.head.as_ref());
     rest.backup_ts = head.map(|head| head.backup_ts);
+    let incremental = head.filter(|head| head.is_incremental());
+    rest.on_top_of_ts = incremental.map(|head| head.last_backup_ts);
     let of_backup = report.found.iter().filter(|it| it.part == Part::Backup);
     let mut damaged = BTreeSet::new();
     for found in of_backup {
@@ -45,6 +49,7 @@ pub(super) fn of(report: &Report) -> Restorable {
             Cost::Tables(ids) => damaged.extend(report.names.tables(ids)),
         }
     }
+    rest.is_backup_lost |= report.is_index_broken;
     rest.damaged_tables = damaged.into_iter().collect();
     let Some(bounds) = report.log.as_ref().and_then(|log| log.bounds.as_ref()) else {
         return rest;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use br_format::backupmeta::{Content, DataFile, MetaNode};
 use br_format::kv_stats::KvStats;
-use br_format::names::{MetaKind, parse_sst};
+use br_format::names::{BACKUPMETA, MetaKind, parse_sst};
 use br_tidb::table_key::table_id;
-use br_types::{Cf, RawKey, TableId};
+use br_types::{Cf, RawKey, TableId, TimeStamp};
 use sha2::{Digest, Sha256};
 
 use super::super::error::VerifyError;
@@ -25,6 +25,16 @@ pub(super) struct Files {
     /// Index objects that are damaged: nobody knows what they named.
     pub(super) broken: Vec<Broken>,
     ranges: Vec<Range>,
+    /// Of another time than the backup.
+    strays: Vec<Stray>,
+}
+
+/// A data file of another time than the backup.
+struct Stray {
+    name: String,
+    named_by: String,
+    times: (TimeStamp, TimeStamp),
+    cost: Cost,
 }
 
 /// The keys of a piece.
@@ -52,14 +62,15 @@ impl Examined<'_> {
                     pairs::check(look, storage, form, pairs, &this.phase, &mut found).await?;
                 let all = &mut this.looked.contents;
                 all.read += contents.read;
-                all.read_bytes += contents.read_bytes;
+                all.read_bytes = all.read_bytes.saturating_add(contents.read_bytes);
                 all.skipped += contents.skipped;
-                all.skipped_bytes += contents.skipped_bytes;
+                all.skipped_bytes = all.skipped_bytes.saturating_add(contents.skipped_bytes);
                 this.report.found.extend(found);
                 Ok(())
             })
             .await?;
         files.broken = broken;
+        self.judge_times(std::mem::take(&mut files.strays));
         self.overlaps(&mut files);
         Ok(files)
     }
@@ -78,6 +89,7 @@ impl Examined<'_> {
                 }
             };
             self.count(&file, files);
+            self.note_times(&file, node.object(), files);
             let problem = self.file_problem(&file);
             let stem = pairs::stem(&file.name).to_owned();
             let at = *places.entry(stem).or_insert_with(|| {
@@ -108,7 +120,7 @@ impl Examined<'_> {
         let looked = &mut self.looked;
         looked.objects += 1;
         looked.files += 1;
-        looked.file_bytes += file.size_bytes;
+        looked.file_bytes = looked.file_bytes.saturating_add(file.size_bytes);
         looked.sums += file.stats;
         if let Some(id) = table_id(file.range.start.as_bytes()) {
             *files.sums.entry(id).or_default() += file.stats;
@@ -121,6 +133,43 @@ impl Examined<'_> {
         });
     }
 
+    fn note_times(&self, file: &DataFile, named_by: &str, files: &mut Files) {
+        let head = &self.meta.head;
+        let times = (file.start_ts, file.end_ts);
+        let is_same = times == (head.last_backup_ts, head.backup_ts);
+        if !is_same && !matches!(head.content, Content::Raw(_)) {
+            files.strays.push(Stray {
+                name: file.name.clone(),
+                named_by: named_by.to_owned(),
+                times,
+                cost: cost_of(file),
+            });
+        }
+    }
+
+    /// Files of another time than the backup; if all are, it is the backup that says a wrong one.
+    fn judge_times(&mut self, strays: Vec<Stray>) {
+        let head = &self.meta.head;
+        let (from_ts, to_ts) = (head.last_backup_ts, head.backup_ts);
+        if let Some(first) = strays.first()
+            && strays.len() as u64 == self.looked.files
+        {
+            let problem = format!(
+                "it says that it is of ({from_ts}, {to_ts}], and its data files are of ({}, {}]",
+                first.times.0, first.times.1
+            );
+            return self.found(BACKUPMETA, None, &problem, Cost::All);
+        }
+        for stray in strays {
+            let problem = format!(
+                "the index says that it is of ({}, {}], and that the backup is of ({from_ts}, \
+                 {to_ts}]",
+                stray.times.0, stray.times.1
+            );
+            self.found(&stray.name, Some(&stray.named_by), &problem, stray.cost);
+        }
+    }
+
     /// What is wrong with a file, as far as the index and the listing tell.
     fn file_problem(&mut self, file: &DataFile) -> Option<String> {
         // Raw backups of old stores do not say sizes.
@@ -131,13 +180,6 @@ impl Examined<'_> {
         let head = &self.meta.head;
         if matches!(head.content, Content::Raw(_)) {
             return None;
-        }
-        let times = (file.start_ts, file.end_ts);
-        if times != (head.last_backup_ts, head.backup_ts) {
-            return Some(format!(
-                "the index says that it is of ({}, {}], and that the backup is of ({}, {}]",
-                times.0, times.1, head.last_backup_ts, head.backup_ts
-            ));
         }
         if let Some((_, cf)) = parse_sst(&file.name)
             && cf != file.cf

@@ -38,7 +38,10 @@ impl Examined<'_> {
             Cost::All,
             window(compaction.input_min_ts, compaction.input_max_ts),
         );
-        let bytes: u64 = indices.iter().map(|entry| entry.size_bytes).sum();
+        let bytes: u64 = indices
+            .iter()
+            .map(|entry| entry.size_bytes)
+            .fold(0, u64::saturating_add);
         if compaction.metas_size_bytes != 0 && bytes != compaction.metas_size_bytes {
             let problem = format!(
                 "the indices of compaction {:?} have {bytes} bytes, and {} were written: one is \
@@ -101,9 +104,10 @@ impl Examined<'_> {
         cost: (Cost, Option<super::Window>),
     ) -> Option<Job> {
         self.looked.objects += 1;
-        self.looked.object_bytes += file.size_bytes;
-        self.looked.records += file.stats.total_kvs;
-        self.looked.record_bytes += file.stats.total_bytes;
+        let looked = &mut self.looked;
+        looked.object_bytes = looked.object_bytes.saturating_add(file.size_bytes);
+        looked.records = looked.records.saturating_add(file.stats.total_kvs);
+        looked.record_bytes = looked.record_bytes.saturating_add(file.stats.total_bytes);
         let size_bytes = (file.size_bytes != 0).then_some(file.size_bytes);
         if let Some(problem) = self.listing.problem(&file.name, size_bytes) {
             self.found(&file.name, Some(named_by), &problem, cost);
@@ -114,7 +118,8 @@ impl Examined<'_> {
         }
         if !self.look.options.sample.takes(&file.name) {
             self.looked.contents.skipped += 1;
-            self.looked.contents.skipped_bytes += file.size_bytes;
+            let contents = &mut self.looked.contents;
+            contents.skipped_bytes = contents.skipped_bytes.saturating_add(file.size_bytes);
             return None;
         }
         Some(Job {
@@ -162,7 +167,8 @@ impl Examined<'_> {
         }
         for (job, problem, values) in done {
             self.looked.contents.read += 1;
-            self.looked.contents.read_bytes += job.file.size_bytes;
+            let contents = &mut self.looked.contents;
+            contents.read_bytes = contents.read_bytes.saturating_add(job.file.size_bytes);
             match problem {
                 Some(problem) => {
                     let named_by = Some(job.named_by.as_str());

@@ -113,10 +113,10 @@ impl Examined<'_> {
                 continue;
             }
             self.looked.objects += 1;
-            self.looked.object_bytes += group.length;
+            self.looked.object_bytes = self.looked.object_bytes.saturating_add(group.length);
             for file in &group.files {
-                self.looked.records += file.entries;
-                self.looked.record_bytes += file.length;
+                self.looked.records = self.looked.records.saturating_add(file.entries);
+                self.looked.record_bytes = self.looked.record_bytes.saturating_add(file.length);
             }
             let length = (group.length > 0).then_some(group.length);
             if let Some(problem) = self.listing.problem(&path, length) {
@@ -136,7 +136,8 @@ impl Examined<'_> {
                 });
             } else {
                 self.looked.contents.skipped += 1;
-                self.looked.contents.skipped_bytes += group.length;
+                let contents = &mut self.looked.contents;
+                contents.skipped_bytes = contents.skipped_bytes.saturating_add(group.length);
             }
         }
         Ok(())
@@ -195,8 +196,9 @@ impl Examined<'_> {
     fn judge(&mut self, job: &Job, checked: Option<Vec<CheckedFile>>) {
         let group = &job.group;
         let named_by = Some(job.named_by.as_str());
-        self.looked.contents.read += 1;
-        self.looked.contents.read_bytes += group.length;
+        let contents = &mut self.looked.contents;
+        contents.read += 1;
+        contents.read_bytes = contents.read_bytes.saturating_add(group.length);
         let Some(checked) = checked else {
             return self.found(&group.path, named_by, MISSING, cost_of_group(group));
         };

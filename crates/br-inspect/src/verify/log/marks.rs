@@ -78,6 +78,14 @@ impl Examined<'_> {
                 None
             }
         };
+        // Protobuf that was cut between two fields is valid.
+        if let Some(bounds) = &bounds
+            && (bounds.marker.cluster_id.0 == 0 || bounds.marker.start_ts.is_zero())
+        {
+            let problem = "it does not say of which cluster the log is, or where it begins";
+            let lost = whole(Some(bounds));
+            self.found(BACKUPMETA, None, problem, lost);
+        }
         self.looked.bounds = bounds;
         match self.log.migrations().await {
             Ok(migrations) => Ok(Some(migrations.merged())),

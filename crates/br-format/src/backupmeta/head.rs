@@ -100,7 +100,12 @@ impl BackupHead {
         }
         let new_collations_enabled = match meta.new_collations_enabled.as_str() {
             "" => None,
-            text => Some(text.eq_ignore_ascii_case("true")),
+            text if text.eq_ignore_ascii_case("true") => Some(true),
+            text if text.eq_ignore_ascii_case("false") => Some(false),
+            text => {
+                let reason = format!("new collations are {text:?}, neither True nor False");
+                return Err(MetaError::malformed(BACKUPMETA, reason));
+            }
         };
         let Ok(api_version) = ApiVersion::try_from(meta.api_version) else {
             return unsupported("an API version newer than 2");

@@ -7,8 +7,8 @@ use br_inspect::verify::{self, Depth, Verified, VerifyOptions};
 use br_rt::{CancellationToken, Progress, Rt};
 use br_types::TimeStamp;
 
-use crate::rehearse::{Rehearsal, RehearsalOptions, Sources, rehearse};
 use crate::DrillError;
+use crate::rehearse::{Rehearsal, RehearsalOptions, Sources, rehearse};
 
 /// How a drill is done.
 #[derive(Clone, Debug)]
@@ -96,10 +96,7 @@ pub async fn drill(
         (Some(at), _) => Some(at),
         (None, window) => window.map(|window| choose(window, options.seed)),
     };
-    let chosen = RehearsalOptions {
-        at,
-        ..how.clone()
-    };
+    let chosen = RehearsalOptions { at, ..how.clone() };
     let rehearsal = rehearse(rt, sources, looked, &chosen, progress, cancel);
     drilled.rehearsal = Some(Box::pin(rehearsal).await?);
     Ok(drilled)

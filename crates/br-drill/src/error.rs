@@ -123,7 +123,9 @@ impl Classify for DrillError {
             }
             DrillError::NoBackup => "Give the full backup with -s and the log with --log-storage.",
             DrillError::NotProven { .. } => "Choose a point within that window.",
-            DrillError::Apart { .. } => "Give a full backup that was made while the log was written.",
+            DrillError::Apart { .. } => {
+                "Give a full backup that was made while the log was written."
+            }
             DrillError::Local { .. } => "Free space, or name another folder with --temp-dir.",
             _ => return None,
         };

@@ -31,6 +31,4 @@ mod site;
 pub use clock::PhaseTime;
 pub use drill::{DrillOptions, Drilled, drill};
 pub use error::DrillError;
-pub use rehearse::{
-    Compared, Place, Rehearsal, RehearsalOptions, Sources, What, rehearse,
-};
+pub use rehearse::{Compared, Place, Rehearsal, RehearsalOptions, Sources, What, rehearse};

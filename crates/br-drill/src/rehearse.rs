@@ -351,10 +351,7 @@ impl Work<'_> {
             left_out_indexes: left_out
                 .map(|index| format!("{} of {}", index.index, index.table))
                 .collect(),
-            plan: RestorePlan {
-                files: done.full.plan.files,
-                ..done.plan.tables
-            },
+            plan: done.plan.tables,
         })
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn drilled(drilled: &Drilled, as_json: bool) -> Outcome {
             "seed": drilled.seed,
             "restorable_from": drilled.window.map(|(from_ts, _)| ts_json(from_ts)),
             "restorable_until": drilled.window.map(|(_, until_ts)| ts_json(until_ts)),
-            "exposed_seconds": drilled.exposed.map(|exposed| exposed.as_secs_f64()),
+            "rpo_seconds": drilled.exposed.map(|exposed| exposed.as_secs_f64()),
             "objects": json_of(&drilled.verified),
             "restore": drilled.rehearsal.as_ref().map(rehearsal_json),
         }));
@@ -89,8 +89,8 @@ pub(crate) fn drilled(drilled: &Drilled, as_json: bool) -> Outcome {
         }
         if let Some(exposed) = drilled.exposed {
             print(&format_args!(
-                "  exposed  {}: what was written after the last point that can be restored would \
-                 be lost now",
+                "  RPO      {}: what was written after the last point that can be restored is \
+                 that old",
                 whole_seconds(exposed)
             ));
         }
@@ -244,10 +244,12 @@ fn note_text(note: &Note) {
 
 fn restorable_text(rest: &Restorable, has_backup: bool) {
     if let Some(reason) = &rest.apart {
-        print(&format_args!("Backup and log do not go together: {reason}."));
+        print(&format_args!(
+            "Backup and log do not go together: {reason}."
+        ));
     }
     if rest.is_backup_lost {
-        print(&"Can be restored: nothing that can be relied upon.");
+        print(&"Can be restored: nothing, as long as an index of the backup is damaged.");
         return;
     }
     if !rest.damaged_tables.is_empty() {
@@ -259,8 +261,13 @@ fn restorable_text(rest: &Restorable, has_backup: bool) {
     let (Some(from_ts), Some(until_ts), Some(end_ts)) =
         (rest.from_ts, rest.until_ts, rest.log_end_ts)
     else {
-        if rest.damaged_tables.is_empty() && has_backup {
-            print(&"Can be restored: all of it.");
+        match rest.on_top_of_ts {
+            _ if !rest.damaged_tables.is_empty() || !has_backup => {}
+            None => print(&"Can be restored: all of it."),
+            Some(ts) => print(&format_args!(
+                "Can be restored: all of it, on top of the backup of {}.",
+                ts_text(ts)
+            )),
         }
         return;
     };
@@ -276,7 +283,9 @@ fn restorable_text(rest: &Restorable, has_backup: bool) {
         return;
     }
     if let Some(object) = &rest.ended_by {
-        print(&format_args!("  The log goes on to {end_ts}, but for {object}."));
+        print(&format_args!(
+            "  The log goes on to {end_ts}, but for {object}."
+        ));
     }
     if !rest.without.is_empty() {
         print(&format_args!(
@@ -413,7 +422,8 @@ fn part_name(part: Part) -> &'static str {
 }
 
 fn finding_json(finding: &Finding) -> Value {
-    let window = |window: Window| json!({ "from": ts_json(window.from_ts), "to": ts_json(window.to_ts) });
+    let window =
+        |window: Window| json!({ "from": ts_json(window.from_ts), "to": ts_json(window.to_ts) });
     json!({
         "part": part_name(finding.part),
         "object": finding.object,
@@ -436,6 +446,7 @@ fn restorable_json(rest: &Restorable) -> Value {
     let ts = |ts: Option<TimeStamp>| ts.map(ts_json);
     json!({
         "backup_ts": ts(rest.backup_ts),
+        "on_top_of": ts(rest.on_top_of_ts),
         "backup_is_lost": rest.is_backup_lost,
         "damaged_tables": rest.damaged_tables,
         "from": ts(rest.from_ts),
@@ -448,9 +459,10 @@ fn restorable_json(rest: &Restorable) -> Value {
 }
 
 fn rehearsal_json(done: &Rehearsal) -> Value {
-    let phases = done.phases.iter().map(|phase| {
-        json!({ "title": phase.title, "seconds": phase.took.as_secs_f64() })
-    });
+    let phases = done
+        .phases
+        .iter()
+        .map(|phase| json!({ "title": phase.title, "seconds": phase.took.as_secs_f64() }));
     json!({
         "at": done.at.map(ts_json),
         "start_seconds": done.start_took.as_secs_f64(),

@@ -374,7 +374,8 @@ impl Storage {
     }
 
     /// Removes a folder of a directory, and those around it, as far as they are empty; other backends
-    /// have no folders. Fine if there is none.
+    /// have no folders. Fine if there is none. Temporary files that crashes left in the folder are
+    /// removed too, so nobody may be writing to it.
     pub async fn remove_empty_folders(&self, folder: &str) {
         let Some(local) = self.local_store() else {
             return;
@@ -387,6 +388,9 @@ impl Storage {
             rest = name.rsplit_once('/').map(|(above, _)| above);
         }
         let removal = move || {
+            if let Some(folder) = paths.first() {
+                remove_temporary(folder);
+            }
             for path in paths {
                 // Not empty, or not there: either is as it should be.
                 if std::fs::remove_dir(path).is_err() {
@@ -464,6 +468,23 @@ impl Storage {
             return Err(bad("it is empty, or has a slash at an end".into()));
         }
         Path::parse(name).map_err(|error| bad(error.to_string()))
+    }
+}
+
+/// Removes what writes that were broken off left in a folder: `name#N`.
+fn remove_temporary(folder: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.rsplit_once('#'));
+        let is_temporary = number.is_some_and(|(_, number)| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if is_temporary && let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(%error, "a temporary file was left behind");
+        }
     }
 }
 

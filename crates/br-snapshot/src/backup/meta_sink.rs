@@ -14,6 +14,7 @@ use br_format::{
     Object,
     backupmeta::{BackupHead, MetaWriter},
     kv_stats::KvStats,
+    names,
     schema::SchemaEntry,
 };
 use br_rt::kill_point;
@@ -129,8 +130,13 @@ impl MetaSink {
         } = self;
         for Object { name, bytes } in writer.finish(head) {
             totals.meta_size_bytes += bytes.len() as u64;
+            let is_last = name == names::BACKUPMETA;
             storage.write(&name, bytes).await?;
-            kill_point("backup.meta_object");
+            kill_point(if is_last {
+                "backup.backupmeta"
+            } else {
+                "backup.meta_object"
+            });
         }
         Ok(totals)
     }

@@ -28,7 +28,10 @@ use std::sync::{
 
 use br_cluster::{GcKeeper, GcProtection, GcScope, PdError};
 use br_codec::key;
-use br_format::resume::{ConfigHash, ResumeMeta};
+use br_format::{
+    names,
+    resume::{ConfigHash, ResumeMeta},
+};
 use br_proto::{backup::StorageBackend, kvrpcpb::ApiVersion, metapb};
 use br_rt::{Monotonic, kill_point};
 use br_storage::SendCredentials;
@@ -96,7 +99,10 @@ pub async fn run(
 /// A finished backup whose command died before it tidied up: does that.
 async fn finish_interrupted(context: &BackupContext) -> Result<(), BackupError> {
     let storage = &context.storage;
-    if storage.is_noop() || !storage.exists(br_format::names::RESUME_META).await? {
+    let is_left = !storage.is_noop()
+        && (storage.exists(names::RESUME_META).await?
+            || storage.exists(names::RESUME_LOCK).await?);
+    if !is_left {
         return Ok(());
     }
     let lock = TargetLock::take(storage, context.cluster.pd()).await?;

@@ -234,9 +234,10 @@ impl TargetLock {
             return;
         }
         // Somebody who took it over keeps it.
-        if held.keeper.check_mine().await.is_ok()
-            && let Err(error) = held.keeper.storage.delete(names::RESUME_LOCK).await
-        {
+        if held.keeper.check_mine().await.is_err() {
+            return;
+        }
+        if let Err(error) = held.keeper.storage.delete(names::RESUME_LOCK).await {
             tracing::warn!(%error, "the lock of the backup is left to expire");
         }
         let storage = &held.keeper.storage;

@@ -153,7 +153,7 @@ impl Resume {
         let Resume {
             storage, writer, ..
         } = self;
-        writer.discard();
+        writer.discard().await;
         if let Err(error) = remove_files(&storage).await {
             tracing::warn!(%error, "files of the finished backup's progress were left behind");
         }

@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,8 @@ enum Done {
 pub(in super::super) struct ResumeWriter {
     rt: Rt,
     done: mpsc::Sender<Done>,
+    /// Set when what is not written yet is not wanted any more.
+    is_over: Arc<AtomicBool>,
     task: Task<()>,
 }
 
@@ -58,6 +60,7 @@ struct Work {
     ranges: Vec<ResumeRange>,
     checksums: Vec<TableChecksum>,
     is_forgetful: bool,
+    is_over: Arc<AtomicBool>,
 }
 
 impl ResumeWriter {
@@ -68,6 +71,7 @@ impl ResumeWriter {
         elapsed_before_ns: Arc<AtomicU64>,
     ) -> ResumeWriter {
         let (done, queue) = mpsc::channel(QUEUE);
+        let is_over = Arc::new(AtomicBool::new(false));
         let work = Work {
             rt: rt.clone(),
             storage: storage.clone(),
@@ -77,11 +81,13 @@ impl ResumeWriter {
             ranges: Vec::new(),
             checksums: Vec::new(),
             is_forgetful: false,
+            is_over: is_over.clone(),
         };
         let task = rt.spawn(work.run(queue));
         ResumeWriter {
             rt: rt.clone(),
             done,
+            is_over,
             task,
         }
     }
@@ -99,16 +105,18 @@ impl ResumeWriter {
 
     /// Writes the rest and ends.
     pub(super) async fn close(self) {
-        let ResumeWriter { rt, done, task } = self;
+        let ResumeWriter { rt, done, task, .. } = self;
         drop(done);
         if rt.timeout(CLOSE_WAIT_MAX, task).await.is_err() {
             tracing::warn!("the last progress could not be written down in time");
         }
     }
 
-    /// Ends without writing anything more.
-    pub(super) fn discard(self) {
-        drop(self.task);
+    /// Ends without writing anything more. Waits for a write under way, which would leave a file
+    /// behind otherwise.
+    pub(super) async fn discard(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.close().await;
     }
 }
 
@@ -135,6 +143,9 @@ impl Work {
                 }
                 Some(None) => {}
             }
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
             flush_at = match self.flush().await {
                 Ok(()) => None,
                 Err(error) => {
@@ -142,6 +153,9 @@ impl Work {
                     Some(self.rt.now().plus(FLUSH_INTERVAL))
                 }
             };
+        }
+        if self.is_over.load(Ordering::Relaxed) {
+            return;
         }
         if let Err(error) = self.flush().await {
             tracing::warn!(%error, "the last progress could not be written down");

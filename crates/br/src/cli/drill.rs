@@ -45,7 +45,9 @@ impl DrillCommand {
                 at: at.transpose()?,
                 ..self.places.rehearsal(global, self.temp_dir.as_ref())?
             },
-            seed: self.seed.unwrap_or_else(|| session.rt.random_below(1 << 32)),
+            seed: self
+                .seed
+                .unwrap_or_else(|| session.rt.random_below(1 << 32)),
         };
         let sources = self.places.open(global, session).await?;
         let drilled = br_drill::drill(

@@ -165,8 +165,7 @@ impl VerifyCommand {
             ..options
         };
         let (progress, cancel) = (session.display.progress(), &session.cancel);
-        let done =
-            br_drill::rehearse(&session.rt, sources, looked, &options, progress, cancel);
+        let done = br_drill::rehearse(&session.rt, sources, looked, &options, progress, cancel);
         Ok(Some(Box::pin(done).await?))
     }
 }

@@ -39,13 +39,22 @@ const TARGET_MB_PER_S: f64 = 100.0;
 const VALUE_BYTES: usize = 200;
 /// Bytes of events of one flush, as stores flush.
 const FLUSH_BYTES: usize = 64 << 20;
+/// Where the number of events is noted.
+const EVENTS: &str = "events";
 /// Tables of one transaction that makes them.
 const TABLES_PER_TXN: usize = 500;
 
-/// Measures with so many tables and about so many bytes of events.
-pub(crate) async fn measure(rt: &Rt, folder: &Path, tables: usize, bytes: usize) -> Result<()> {
+fn url(path: &Path) -> String {
+    format!("local://{}", path.display())
+}
+
+fn backend(path: &Path) -> Result<Backend> {
+    Ok(Backend::parse(&url(path), &StorageOptions::default())?)
+}
+
+/// Makes a backup of so many tables, and a log with about so many bytes of events.
+pub(crate) async fn make(rt: &Rt, folder: &Path, tables: usize, bytes: usize) -> Result<()> {
     let (full, log) = (folder.join("full"), folder.join("log"));
-    let url = |path: &Path| format!("local://{}", path.display());
     let (_embedded, source, _) = start(rt, &folder.join("source")).await?;
     let made = make_tables(&source, tables).await?;
     let (context, options) = backup_context(rt, &source, &url(&full)).await?;
@@ -53,9 +62,16 @@ pub(crate) async fn measure(rt: &Rt, folder: &Path, tables: usize, bytes: usize)
     let backup_ts = done
         .backup_ts
         .context("a backup of tables has a timestamp")?;
-    let backend = |path: &Path| Backend::parse(&url(path), &StorageOptions::default());
     let storage = Storage::create_base(rt, &backend(&log)?).await?;
     let events = write_log(rt, &storage, &source, &made, backup_ts, bytes).await?;
+    std::fs::write(folder.join(EVENTS), events.to_string())?;
+    Ok(())
+}
+
+/// Measures the restore of what [`make`] has made.
+pub(crate) async fn measure(rt: &Rt, folder: &Path, tables: usize) -> Result<()> {
+    let (full, log) = (folder.join("full"), folder.join("log"));
+    let events: u64 = std::fs::read_to_string(folder.join(EVENTS))?.parse()?;
     let (_target, fresh, _) = start(rt, &folder.join("target")).await?;
     let target = PointTarget {
         cluster: fresh.clone(),
@@ -65,7 +81,7 @@ pub(crate) async fn measure(rt: &Rt, folder: &Path, tables: usize, bytes: usize)
             backend: backend(&full)?,
             progress: Arc::new(Silent),
         }),
-        log: storage,
+        log: Storage::open(rt, &backend(&log)?).await?,
         log_backend: backend(&log)?,
         ssts: Arc::new(RocksSstFiles::new(SstOptions {
             compression: SstCompression::Lz4,
@@ -85,7 +101,7 @@ pub(crate) async fn measure(rt: &Rt, folder: &Path, tables: usize, bytes: usize)
     let megabytes = done.load.bytes as f64 / 1e6;
     show(&format!(
         "log restore, {tables} tables: {megabytes:.0} MB of events, {events} rows, in {took:.1?}: \
-         {:.0} MB/s, target {TARGET_MB_PER_S:.0}; {} files ingested, peak memory {} MB",
+         {:.0} MB/s, target {TARGET_MB_PER_S:.0}; {} files ingested, peak memory of the process, cluster included: {} MB",
         megabytes / took.as_secs_f64(),
         done.ingest.files,
         memory::peak_mb()

@@ -4,14 +4,14 @@
 //! `BENCH_MB` sets the size of the data (MB of keys and values, default 256), `BENCH_THREADS` the
 //! cores that a bound may use (default: all). `BENCH_LOG_MB` sets the size of the log that is
 //! restored (default 512), `BENCH_SECONDS` the length of a turn with or without log backup
-//! (default 10). `BENCH_ONLY` names one part: `snapshot`, `log`, `foreground`.
+//! (default 10). `BENCH_ONLY` names one part: `snapshot`, `foreground`, `log`.
 
 mod bounds;
 mod foreground;
 mod log_restore;
 mod memory;
 
-use std::{env, path::Path, sync::Arc, time::Duration};
+use std::{env, path::Path, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use br_cluster::{Cluster, ClusterConfig, KeyPrefix, Security};
@@ -30,43 +30,68 @@ use br_workload::bulk;
 
 /// Bytes of one row's value, of which half can be compressed.
 const VALUE_BYTES: usize = 200;
-/// Tables that share the events of a log.
-const LOG_TABLES: [usize; 2] = [10, 10_000];
 /// Each figure is measured so often; the best counts, as the bound's best does.
 const ROUNDS: usize = 3;
 
+/// What is measured, each in a process of its own, so that memory is its own as well.
+const PARTS: [&str; 4] = ["snapshot", "foreground", "log-10", "log-10000"];
+
 fn main() -> Result<()> {
+    let Ok(part) = env::var("BENCH_PART") else {
+        let only = env::var("BENCH_ONLY").unwrap_or_default();
+        for part in PARTS.iter().filter(|part| part.starts_with(&only)) {
+            in_own_process(&[("BENCH_PART", part)])?;
+        }
+        return Ok(());
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(&part))
+}
+
+/// Runs this program with more in its environment.
+fn in_own_process(more: &[(&str, &str)]) -> Result<()> {
+    let mut command = Command::new(env::current_exe()?);
+    let status = command.envs(more.iter().copied()).status()?;
+    anyhow::ensure!(status.success(), "{more:?}: {status}");
+    Ok(())
+}
+
+async fn measure(part: &str) -> Result<()> {
     let number = |name: &str, otherwise: usize| {
         env::var(name)
             .ok()
             .and_then(|text| text.parse().ok())
             .unwrap_or(otherwise)
     };
+    let rt = Rt::real();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let (mega_bytes, threads) = (number("BENCH_MB", 256), number("BENCH_THREADS", cores));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let only = env::var("BENCH_ONLY").ok();
-        let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
-        if is_wanted("snapshot") {
-            run(mega_bytes, threads).await?;
-        }
-        if is_wanted("foreground") {
+    let log_bytes = number("BENCH_LOG_MB", 512) << 20;
+    match part {
+        "snapshot" => run(number("BENCH_MB", 256), number("BENCH_THREADS", cores)).await,
+        "foreground" => {
             let folder = tempfile::tempdir()?;
             let turn = Duration::from_secs(number("BENCH_SECONDS", 10) as u64);
-            foreground::measure(&Rt::real(), folder.path(), turn).await?;
+            foreground::measure(&rt, folder.path(), turn).await
         }
-        for tables in LOG_TABLES {
-            if is_wanted("log") {
-                let folder = tempfile::tempdir()?;
-                let bytes = number("BENCH_LOG_MB", 512) << 20;
-                log_restore::measure(&Rt::real(), folder.path(), tables, bytes).await?;
+        _ => {
+            let (what, tables) = part.split_once('-').context("a part of this benchmark")?;
+            let tables = tables.parse()?;
+            match env::var_os("BENCH_FOLDER") {
+                Some(folder) if what == "made" => {
+                    log_restore::make(&rt, Path::new(&folder), tables, log_bytes).await
+                }
+                _ => {
+                    let folder = tempfile::tempdir()?;
+                    let path = folder.path().to_str().context("a path in UTF-8")?;
+                    let make = format!("made-{tables}");
+                    in_own_process(&[("BENCH_PART", &make), ("BENCH_FOLDER", path)])?;
+                    log_restore::measure(&rt, folder.path(), tables).await
+                }
             }
         }
-        Ok(())
-    })
+    }
 }
 
 async fn run(mega_bytes: usize, threads: usize) -> Result<()> {

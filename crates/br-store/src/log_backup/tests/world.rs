@@ -33,7 +33,7 @@ use futures::TryStreamExt;
 
 use super::{
     super::{BoardError, LogBackup, LogBackupConfig, LogBackupParts, TaskBoard, TaskWatch, Tasks},
-    hesitant::HesitantEngine,
+    hesitant::{Gate, HesitantEngine},
 };
 use crate::{
     engine::{Engine, memory::MemoryEngine},
@@ -186,6 +186,8 @@ pub(super) struct World {
     stores: Mutex<BTreeMap<StoreId, (LogBackup, Task<()>)>>,
     /// What the coordinator knows: keys and how far they are.
     spans: Mutex<BTreeMap<RawKey, TimeStamp>>,
+    /// Of writes to the engine, on real threads.
+    pub(super) gate: Arc<Gate>,
 }
 
 impl World {
@@ -194,9 +196,13 @@ impl World {
         let scratch = dir.path().join("scratch");
         std::fs::create_dir(&scratch).unwrap();
         let engine = MemoryEngine::new(scratch);
+        let gate = Arc::new(Gate::default());
         let engine: Arc<dyn Engine> = match rt.is_simulated() {
             true => Arc::new(engine),
-            false => Arc::new(HesitantEngine(engine)),
+            false => Arc::new(HesitantEngine {
+                inner: engine,
+                gate: gate.clone(),
+            }),
         };
         let topology = Arc::new(FakeTopology::new());
         let mvcc = Storage::new(rt.clone(), engine, topology.clone(), ApiVersion::V1);
@@ -222,6 +228,7 @@ impl World {
             faults,
             backend,
             dir,
+            gate,
         }
     }
 

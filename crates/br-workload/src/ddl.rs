@@ -132,10 +132,13 @@ impl Workload {
                 }
             }
         }
-        if statement == Statement::AddIndex {
-            for (_, table) in &planned.changes {
-                let Some(table) = table else { continue };
-                let (key, job) = add_index_job(table, planned.last_id);
+        let new = planned.changes.iter().filter_map(|(place, table)| {
+            let is_new = model.table(*place).is_none();
+            table.as_ref().map(|table| (is_new, table))
+        });
+        for (is_new, table) in new {
+            if is_new || statement == Statement::AddIndex {
+                let (key, job) = job(statement, table, planned.last_id);
                 txn.put(key, job)?;
             }
         }
@@ -173,18 +176,25 @@ async fn delete_schema(txn: &mut Transaction, table: &Table) -> Result<(), KvErr
     Ok(())
 }
 
-/// The finished job of an index that was filled by transactions.
-fn add_index_job(table: &Table, id: i64) -> (RawKey, Vec<u8>) {
-    // `ActionAddIndex`, `JobStateSynced`, `ReorgTypeTxn`.
-    const KIND: i64 = 7;
+/// The finished job of a statement that made a table or filled an index by transactions.
+fn job(statement: Statement, table: &Table, id: i64) -> (RawKey, Vec<u8>) {
+    // `ActionCreateTable`, `ActionTruncateTable`, `ActionAddIndex`; `JobStateSynced`,
+    // `ReorgTypeTxn`.
+    let kind = match statement {
+        Statement::Truncate => 11,
+        Statement::AddIndex => 7,
+        _ => 3,
+    };
     const STATE: i64 = 6;
     const REORG: i64 = 1;
+    let info: Option<serde_json::Value> = serde_json::from_str(&table.json()).ok();
     let job = json!({
         "id": id,
-        "type": KIND,
+        "type": kind,
         "schema_id": table.db.0,
         "table_id": table.id.0,
         "state": STATE,
+        "binlog": { "TableInfo": info },
         "reorg_meta": { "reorg_tp": REORG },
     });
     let key = meta_key::hash_key(meta_key::DDL_JOB_HISTORY, &meta_key::job_field(id));
@@ -214,7 +224,8 @@ fn plan(
     if statement == Statement::Create {
         let name = free_name(rng)?;
         let (mut made, next) = schema_generator::tables(rng, db, TableId(last_id + 1), 1);
-        planned.last_id = next.0 - 1;
+        // One for the job.
+        planned.last_id = next.0;
         let table = Table {
             name,
             ..made.pop()?
@@ -234,6 +245,7 @@ fn plan(
                 planned.last_id += 1;
                 *id = TableId(planned.last_id);
             }
+            planned.last_id += 1;
             planned.changes = vec![(place, None), (model.next_place(), Some(new))];
         }
         Statement::Rename => {

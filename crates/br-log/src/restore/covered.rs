@@ -3,10 +3,11 @@
 //! a backup of one database and a log know of other tables only what was written to them last.
 //!
 //! # Ordering and invariants
-//! A table that the backup does not have is covered if it was made in the window. The history of
-//! DDL jobs says so; a job enters it a moment after it took effect, so that for a table of which no
-//! job is known its id decides, which comes from one counter for the whole cluster. A table that
-//! was dropped before the backup and recovered after it is not covered.
+//! A table that the backup does not have is covered if it was made in the window. Ids come from one
+//! counter for the whole cluster: one above the counter's first value in the window was given away in
+//! it. Of those that came with the first value the history of DDL jobs knows; a job enters it a
+//! moment after it took effect, so that for a table of which no job is known the ids of the backup
+//! decide. A table that was dropped before the backup and recovered after it is not covered.
 //!
 //! # Source
 //! TiDB pkg/meta/model/job.go (types of jobs, `HistoryInfo`).
@@ -63,6 +64,8 @@ pub(super) struct Coverage {
     dbs: HashSet<DbId>,
     /// The greatest id that users' tables have in the backup.
     id_max: i64,
+    /// Ids above this one were given away in the window.
+    new_above: Option<i64>,
     made: HashSet<TableId>,
     mentioned: HashSet<TableId>,
 }
@@ -70,7 +73,10 @@ pub(super) struct Coverage {
 impl Coverage {
     /// What the log says.
     pub(super) fn new(changes: &SchemaChanges) -> Coverage {
-        let mut coverage = Coverage::default();
+        let mut coverage = Coverage {
+            new_above: changes.first_last_id,
+            ..Coverage::default()
+        };
         let visible = changes.databases.iter().filter(|(_, json)| json.is_some());
         coverage.dbs.extend(visible.map(|(db, _)| *db));
         // A job in another form says nothing.
@@ -121,7 +127,8 @@ impl Coverage {
             return true;
         };
         let id = table.id();
-        if self.in_backup.contains(&id) || self.made.contains(&id) {
+        let is_new = self.new_above.is_some_and(|last| id.0 > last);
+        if is_new || self.in_backup.contains(&id) || self.made.contains(&id) {
             return true;
         }
         let db = DbInfo::parse(&entry.db_json).map(|db| db.id());
@@ -187,6 +194,19 @@ mod tests {
         for id in [130, 50, 140] {
             assert!(!coverage.covers(&entry(2, id, &[])), "{id}");
         }
+    }
+
+    #[test]
+    fn ids_of_the_window_are_new_whatever_jobs_say() {
+        let job = br#"{"id":1,"type":7,"table_id":130,"binlog":{"TableInfo":{"id":130}}}"#;
+        let changes = SchemaChanges {
+            first_last_id: Some(129),
+            jobs: [(1, job.to_vec())].into(),
+            ..SchemaChanges::default()
+        };
+        let coverage = Coverage::new(&changes);
+        assert!(coverage.covers(&entry(2, 130, &[])));
+        assert!(!coverage.covers(&entry(2, 129, &[])));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct SchemaChanges {
     pub(super) counters: HashMap<(TableId, Counter), BTreeMap<DbId, i64>>,
     /// Indexes of the first schema that the log has of a table, by the table's id.
     pub(super) first_public: HashMap<TableId, (TimeStamp, HashSet<IndexId>)>,
+    /// The last id that was given away with the first ids of the window.
+    pub(crate) first_last_id: Option<i64>,
     /// Jobs that changed schemas, as TiDB's JSON, by id.
     pub(crate) jobs: BTreeMap<i64, Vec<u8>>,
 }
@@ -51,8 +53,14 @@ impl SchemaChanges {
         let mut versions = KeyVersions::default();
         while reader.next(&[], &mut versions)? {
             let raw = key::decode(&versions.key).map_err(|source| PointError::Key { source })?;
-            let Ok(MetaKey::HashField { name, field }) = MetaKey::parse(raw.as_bytes()) else {
-                continue;
+            let (name, field) = match MetaKey::parse(raw.as_bytes()) {
+                Ok(MetaKey::HashField { name, field }) => (name, field),
+                Ok(MetaKey::String { name }) if name == meta_key::NEXT_GLOBAL_ID => {
+                    let first = oldest(&raw, &versions)?.map(|(_, value)| number(&raw, value));
+                    changes.first_last_id = first.transpose()?;
+                    continue;
+                }
+                _ => continue,
             };
             if name == meta_key::DATABASES {
                 if let Some(db) = meta_key::parse_db_field(&field) {
@@ -84,10 +92,7 @@ impl SchemaChanges {
             None => {}
             Some(DbField::Counter(table, counter)) => {
                 if let Some(value) = newest(raw, versions)? {
-                    let value = text(raw, value)?;
-                    let value = value
-                        .parse()
-                        .map_err(|_| schema_error(raw, "a counter is no number"))?;
+                    let value = number(raw, value)?;
                     let of_table = self.counters.entry((table, counter)).or_default();
                     of_table.insert(db, value);
                 }
@@ -155,6 +160,13 @@ pub(crate) fn public_indexes(table: &TableInfo) -> HashSet<IndexId> {
     let public = table.indexes.iter();
     let public = public.filter(|index| index.state == SchemaState::PUBLIC);
     public.map(|index| IndexId(index.id)).collect()
+}
+
+fn number(raw: &RawKey, value: Vec<u8>) -> Result<i64, PointError> {
+    let value = text(raw, value)?;
+    value
+        .parse()
+        .map_err(|_| schema_error(raw, "a counter is no number"))
 }
 
 /// The last value of a key; `None`: it was deleted.

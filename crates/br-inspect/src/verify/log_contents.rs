@@ -90,6 +90,10 @@ fn compare(file: &LogFile, records: &[u8], values: &mut ValuesOfFile) -> Option<
             Ok(record) => record,
             Err(error) => return wrong(error.to_string()),
         };
+        // Deletions have no values, and nothing else has none.
+        if record.value.is_empty() != (file.identity.kind == EventKind::Delete) {
+            return wrong("has a record that is not of its kind".to_owned());
+        }
         if let Some(problem) = misplaced(record, &file.identity) {
             return wrong(problem);
         }

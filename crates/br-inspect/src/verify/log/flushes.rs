@@ -86,7 +86,10 @@ impl Examined<'_> {
     ) -> Result<(), VerifyError> {
         if let Some(problem) = contradiction(name, &meta) {
             let files = meta.groups.iter().flat_map(|group| &group.files);
-            let cost = cost(files.map(|file| file.identity));
+            let cost = match meta.groups.is_empty() {
+                true => Cost::Nothing,
+                false => cost(files.map(|file| file.identity)),
+            };
             self.found(
                 name,
                 None,

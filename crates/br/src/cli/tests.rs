@@ -118,10 +118,6 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_change_nothing() {
         ("br backup full --type aws-ebs", "--type"),
         ("br backup txn --start-version 5", "--start-version"),
         ("br restore full --load-stats=false", "--load-stats"),
-        (
-            "br restore raw --checkpoint-storage s3://x",
-            "--checkpoint-storage",
-        ),
     ] {
         let error = refused(line).unwrap_or_else(|| panic!("{line} is taken"));
         assert!(error.contains(flag), "{error}");

@@ -13,6 +13,7 @@ mod log_tasks;
 mod pitr_choices;
 mod pitr_golden;
 mod points;
+mod resume;
 mod site;
 mod snapshot_history;
 mod tikv_client_raw;

@@ -35,7 +35,7 @@ use br_format::{
 use br_proto::{backup::StorageBackend, kvrpcpb::ApiVersion, metapb};
 use br_rt::{Monotonic, kill_point};
 use br_storage::SendCredentials;
-use br_types::{EncodedKey, KeyRange, RawKey, StoreId, TimeStamp};
+use br_types::{Classify, EncodedKey, KeyRange, Kind, RawKey, StoreId, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
@@ -212,6 +212,8 @@ impl<'a> Run<'a> {
         resume::check_same(self.options, cluster, &found, &storage.to_string())?;
         self.gc_id.clone_from(&found.gc_service_id);
         self.found = Some(found);
+        // Whatever happens to this command: what the one before it did stays.
+        self.is_resumable.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -249,9 +251,9 @@ impl<'a> Run<'a> {
                 seconds,
                 "the same command goes on; for so long the data stays"
             );
-            return done.map_err(|error| match error {
-                BackupError::Cancelled { .. } => BackupError::Cancelled { is_resumable: true },
-                error => error,
+            return done.map_err(|error| match error.kind() {
+                Kind::Cancelled => BackupError::Cancelled { is_resumable: true },
+                _ => error,
             });
         }
         if let Err(error) = keeper.close().await {

@@ -7,7 +7,7 @@ use br_format::{crypter::Crypter, names, resume::ResumeMeta};
 use br_rt::{CancellationToken, Silent};
 use br_snapshot::backup::{self, BackupContext, BackupError, BackupOptions};
 use br_storage::Storage;
-use br_types::{Classify, Code};
+use br_types::{Classify, Code, Kind};
 
 use crate::site::{Place, Site, back_up_tables, options, restore_tables};
 
@@ -37,10 +37,8 @@ async fn interrupt(site: &Site, place: &Place, options: &BackupOptions) -> Resum
         cancel.cancel();
     };
     let (done, ()) = tokio::join!(Box::pin(backup::run(&context, &slow)), watch);
-    assert!(
-        matches!(done, Err(BackupError::Cancelled { is_resumable: true })),
-        "{done:?}"
-    );
+    let error = done.unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled, "{error:?}");
     let meta = context.storage.read(names::RESUME_META).await.unwrap();
     ResumeMeta::decode(names::RESUME_META, &meta).unwrap()
 }

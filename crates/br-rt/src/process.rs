@@ -89,7 +89,7 @@ mod tests {
         // The number was given to another process since.
         let before = ProcessName {
             start_ticks: here.start_ticks - 1,
-            ..here.clone()
+            ..here
         };
         assert!(before.is_surely_dead());
         let elsewhere = ProcessName {

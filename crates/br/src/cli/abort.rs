@@ -34,9 +34,9 @@ pub(super) struct AbortCommand {
 enum What {
     /// Give up a restore: drop its tables, remove its data. Takes the options that it had; --storage
     /// only if there are several.
-    Restore(AbortRestore),
+    Restore(Box<AbortRestore>),
     /// Give up a backup: remove its files, let garbage collection go on.
-    Backup(AbortBackup),
+    Backup(Box<AbortBackup>),
 }
 
 #[derive(Args)]

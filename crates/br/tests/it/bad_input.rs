@@ -11,7 +11,7 @@ pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new("../../tests/golden/tidb-1")
         .join(name)
         .canonicalize()
-        .unwrap()
+        .expect("golden data")
 }
 
 /// A copy of a golden backup, for damaging it.

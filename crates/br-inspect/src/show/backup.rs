@@ -71,13 +71,13 @@ pub(super) async fn look(
         for file in node.data_files() {
             let file = file?;
             shown.files += 1;
-            shown.stored_bytes += file.size_bytes;
-            shown.kvs += file.stats.total_kvs;
-            shown.kv_bytes += file.stats.total_bytes;
+            shown.stored_bytes = shown.stored_bytes.saturating_add(file.size_bytes);
+            shown.kvs = shown.kvs.saturating_add(file.stats.total_kvs);
+            shown.kv_bytes = shown.kv_bytes.saturating_add(file.stats.total_bytes);
             if let Some(id) = table_id(file.range.start.as_bytes()) {
                 let sums = sums.entry(id).or_default();
-                sums.kvs += file.stats.total_kvs;
-                sums.kv_bytes += file.stats.total_bytes;
+                sums.kvs = sums.kvs.saturating_add(file.stats.total_kvs);
+                sums.kv_bytes = sums.kv_bytes.saturating_add(file.stats.total_bytes);
             }
             match problem(&file, sizes.get(&file.name).copied()) {
                 Some(problem) => shown.missing.push(MissingFile {

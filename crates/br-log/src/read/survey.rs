@@ -372,14 +372,14 @@ impl LogSurvey {
                 });
             }
             self.objects += 1;
-            self.object_bytes += group.length;
+            self.object_bytes = self.object_bytes.saturating_add(group.length);
             for file in files() {
                 self.files += 1;
-                self.records += file.entries;
-                self.record_bytes += file.length;
+                self.records = self.records.saturating_add(file.entries);
+                self.record_bytes = self.record_bytes.saturating_add(file.length);
                 let table = self.tables.entry(file.identity.table).or_default();
-                table.records += file.entries;
-                table.bytes += file.length;
+                table.records = table.records.saturating_add(file.entries);
+                table.bytes = table.bytes.saturating_add(file.length);
             }
         }
     }

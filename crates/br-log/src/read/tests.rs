@@ -384,3 +384,33 @@ async fn nothing_beyond_the_checkpoint_is_offered() {
     let survey = log.survey(None).await.unwrap();
     assert_eq!(survey.restorable_until(TimeStamp(1)), TimeStamp(1000));
 }
+
+/// What metadata says of itself may be anything: sums stay at their greatest, and nothing panics.
+#[tokio::test]
+async fn sums_of_damaged_metadata_do_not_overflow() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).await;
+    write_log(log.storage(), &[]).await;
+    // The format has signed numbers: two of the greatest still fit.
+    for number in 1..5_u64 {
+        let made_up = MadeUp {
+            cf: Cf::Write,
+            rows: vec![(1, 10 * number + 5, 10 * number)],
+            old_name: false,
+        };
+        let (mut file, _) = file_of(&made_up);
+        file.entries = u64::MAX;
+        file.length = u64::MAX;
+        let path = format!("v1/20261121/08/1/{}-{number}.log", file.min_ts);
+        let group = LogGroup::new(path, vec![file], u64::MAX);
+        let meta = LogMeta::new(StoreId(1), vec![group], TimeStamp(0));
+        let object = meta.to_object(TimeStamp(number));
+        log.storage()
+            .write(&object.name, object.bytes)
+            .await
+            .unwrap();
+    }
+    let survey = log.survey(None).await.unwrap();
+    assert_eq!(survey.records, u64::MAX);
+    assert_eq!(survey.object_bytes, u64::MAX);
+}

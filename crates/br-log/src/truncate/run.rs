@@ -138,8 +138,9 @@ async fn count(storage: &Storage, cut: &Cut, plan: &mut TruncatePlan) -> Result<
         for group in before {
             is_affected = true;
             plan.files += 1;
-            plan.size_bytes += group.length;
-            plan.entries += group.files.iter().map(|file| file.entries).sum::<u64>();
+            plan.size_bytes = plan.size_bytes.saturating_add(group.length);
+            let entries = group.files.iter().map(|file| file.entries);
+            plan.entries = entries.fold(plan.entries, u64::saturating_add);
         }
         plan.metas += u64::from(is_affected);
     }
@@ -225,7 +226,7 @@ impl<'a> Truncation<'a> {
             .buffer_unordered(METAS_MAX);
         while let Some(part) = metas.try_next().await? {
             done.files += part.files;
-            done.size_bytes += part.size_bytes;
+            done.size_bytes = done.size_bytes.saturating_add(part.size_bytes);
             done.left.extend(part.left);
         }
         Ok(done)
@@ -258,7 +259,7 @@ impl<'a> Truncation<'a> {
             match storage.delete(&group.path).await {
                 Ok(()) => {
                     done.files += 1;
-                    done.size_bytes += group.length;
+                    done.size_bytes = done.size_bytes.saturating_add(group.length);
                     phase.advance(1, group.length);
                 }
                 Err(error) => {

@@ -89,7 +89,7 @@ fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn a_point_of_the_log_comes_out_with_its_rows_and_nothing_is_left() {
     let temp = tempfile::tempdir().unwrap();
     let (full, log) = (golden("full"), golden_log());
@@ -135,7 +135,7 @@ async fn an_encrypted_backup_alone_is_compared_with_all_its_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn what_cannot_be_restored_is_refused_and_damage_is_told() {
     let temp = tempfile::tempdir().unwrap();
     let (full, log) = (golden("full"), golden_log());

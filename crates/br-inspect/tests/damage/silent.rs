@@ -79,7 +79,7 @@ async fn an_export_of_a_damaged_backup_is_right_or_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn an_export_of_a_damaged_log_is_right_or_fails() {
     let backup = Place::copy_of("full", Crypter::plaintext());
     let large = option_env!("GOLDEN_TIDB_1").unwrap_or_default();

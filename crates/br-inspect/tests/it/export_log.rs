@@ -286,7 +286,7 @@ mod golden_points {
     macro_rules! points {
         ($($name:ident: $log:literal $point:literal;)*) => {$(
             #[tokio::test]
-            #[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+            #[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
             async fn $name() {
                 check("full", None, $log, &USERS, $point).await;
             }
@@ -305,7 +305,7 @@ mod golden_points {
     }
 
     #[tokio::test]
-    #[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+    #[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
     async fn encrypted_database_backup_and_log() {
         let key: Vec<u8> = (0..32).collect();
         let key = Crypter::new(Method::Aes256Ctr, &key).unwrap();

@@ -43,7 +43,7 @@ fn local() {
 
 /// `BR_TEST_STORAGE` is the URL of an empty place on S3, GCS or Azure, settings included.
 #[test]
-#[ignore = "needs BR_TEST_STORAGE"]
+#[ignore = "runs with BR_TEST_STORAGE=URL cargo test -p br-storage -- --ignored remote"]
 fn remote() {
     run(&std::env::var("BR_TEST_STORAGE").expect("BR_TEST_STORAGE"));
 }

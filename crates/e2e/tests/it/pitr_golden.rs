@@ -176,20 +176,20 @@ async fn every_mark(log: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn log_of_the_official_stores() {
     every_mark("log").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn log_that_the_official_tool_compacted() {
     every_mark("log-compacted").await;
 }
 
 /// The stores write the log key by key.
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn stores_apply_the_log() {
     let log = copy_of("log");
     let mut options = point_options(ALL, mark("mark5"));
@@ -204,7 +204,7 @@ async fn stores_apply_the_log() {
 
 /// From one point to the next: what is there goes on, what is new is made, what is gone goes.
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn one_restore_goes_on_from_another() {
     let log = copy_of("log");
     let site = start().await;
@@ -237,7 +237,7 @@ async fn one_restore_goes_on_from_another() {
 
 /// What we compact ourselves restores to the same rows, in two steps and whatever the point.
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn log_that_is_compacted_here() {
     let (log, temp) = (copy_of("log"), tempfile::tempdir().unwrap());
     let rt = Rt::real();
@@ -274,7 +274,7 @@ async fn log_that_is_compacted_here() {
 
 /// Next to no memory: everything goes through runs on disk.
 #[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(not(golden), ignore = "needs the folder that HOLDFAST_GOLDEN names")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
 async fn sorting_on_disk_changes_nothing() {
     let (log, temp) = (copy_of("log"), tempfile::tempdir().unwrap());
     let mut options = point_options(ALL, mark("mark7"));

@@ -18,6 +18,12 @@ pub enum TargetError {
         /// The place.
         place: String,
     },
+    /// A complete backup is there, and an interrupted one was to be given up.
+    #[error("the backup at {place} is complete: there is nothing to give up")]
+    IsComplete {
+        /// The place.
+        place: String,
+    },
     /// The remains of a backup are there, or one is under way.
     #[error(
         "there are data files of an unfinished backup at {place}, such as {file}, or another \
@@ -62,6 +68,7 @@ impl Classify for TargetError {
     fn next_step(&self) -> Option<String> {
         let step = match self {
             TargetError::HasBackup { .. } => "Back up to an empty directory or prefix",
+            TargetError::IsComplete { .. } => "Delete its directory or prefix if it is not wanted",
             TargetError::HasRemains { .. } => {
                 "Back up to an empty directory or prefix; if no backup is running there, delete \
                  the remains first"

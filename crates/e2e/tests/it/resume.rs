@@ -9,6 +9,8 @@ use br_snapshot::backup::{self, BackupContext, BackupError, BackupOptions};
 use br_storage::Storage;
 use br_types::{Classify, Code, Kind};
 
+use futures::TryStreamExt as _;
+
 use crate::site::{Place, Site, back_up_tables, options, restore_tables};
 
 async fn context(site: &Site, place: &Place, cancel: &CancellationToken) -> BackupContext {
@@ -43,11 +45,40 @@ async fn interrupt(site: &Site, place: &Place, options: &BackupOptions) -> Resum
     ResumeMeta::decode(names::RESUME_META, &meta).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_backup_shows_the_time_at_which_it_began() {
+/// A cluster with something to back up.
+async fn loaded() -> Site {
     let site = Site::start(options()).await;
     let golden = Place::existing("../../tests/golden/tidb-1/full".into());
     site.restore(&golden, &restore_tables(None)).await;
+    site
+}
+
+/// It was completed by a command that died before it removed its progress.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_complete_backup_is_not_given_up() {
+    let site = loaded().await;
+    let place = Place::temporary();
+    let options = back_up_tables(&["*.*"], Crypter::plaintext());
+    interrupt(&site, &place, &options).await;
+    let context = context(&site, &place, &CancellationToken::new()).await;
+    let storage = &context.storage;
+    let progress = storage.read(names::RESUME_META).await.unwrap();
+    site.back_up(&place, &options).await;
+    storage.write(names::RESUME_META, progress).await.unwrap();
+    let list = async || -> Vec<_> {
+        let listed: Vec<_> = storage.list("").try_collect().await.unwrap();
+        listed.into_iter().map(|entry| entry.name).collect()
+    };
+    let before = list().await;
+    let error = backup::abort(&context).await.unwrap_err();
+    assert!(error.to_string().contains("is complete"), "{error}");
+    assert_eq!(list().await, before);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_backup_shows_the_time_at_which_it_began() {
+    let site = loaded().await;
     let place = Place::temporary();
     let options = back_up_tables(&["*.*"], Crypter::plaintext());
     let meta = interrupt(&site, &place, &options).await;
@@ -60,9 +91,7 @@ async fn an_interrupted_backup_shows_the_time_at_which_it_began() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gc_that_has_passed_an_interrupted_backup_is_told() {
-    let site = Site::start(options()).await;
-    let golden = Place::existing("../../tests/golden/tidb-1/full".into());
-    site.restore(&golden, &restore_tables(None)).await;
+    let site = loaded().await;
     let place = Place::temporary();
     let options = back_up_tables(&["*.*"], Crypter::plaintext());
     let meta = interrupt(&site, &place, &options).await;

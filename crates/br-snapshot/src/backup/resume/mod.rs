@@ -54,7 +54,7 @@ pub(super) use self::{
     reader::ResumeFilesError,
 };
 use self::{reader::ResumeReader, writer::ResumeWriter};
-use super::{BackupContext, BackupError};
+use super::{BackupContext, BackupError, target::TargetError};
 
 /// What a command finds at its target.
 pub(super) async fn find(storage: &Storage) -> Result<Option<ResumeMeta>, BackupError> {
@@ -194,15 +194,25 @@ pub struct AbortedBackup {
 /// A backup is finished or under way there; the storage's own; PD's own.
 pub async fn abort(context: &BackupContext) -> Result<AbortedBackup, BackupError> {
     let storage = &context.storage;
-    super::target::check_still_free(storage).await?;
+    check_incomplete(storage).await?;
     let lock = TargetLock::take(storage, context.cluster.pd()).await?;
     let outcome = abort_locked(context).await;
     lock.release().await;
     outcome
 }
 
+async fn check_incomplete(storage: &Storage) -> Result<(), BackupError> {
+    if storage.exists(names::BACKUPMETA).await? {
+        let place = storage.to_string();
+        return Err(TargetError::IsComplete { place }.into());
+    }
+    Ok(())
+}
+
 async fn abort_locked(context: &BackupContext) -> Result<AbortedBackup, BackupError> {
     let storage = &context.storage;
+    // Whoever held the lock may have completed it, and died before its progress was removed.
+    check_incomplete(storage).await?;
     let mut aborted = AbortedBackup::default();
     if let Some(meta) = find(storage).await? {
         aborted.backup_ts = Some(meta.backup_ts);

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 pub const BACKUP_LOCK: &str = "backup.lock";
 /// The last object of a backup: a backup is complete exactly when it exists.
 pub const BACKUPMETA: &str = "backupmeta";
+/// The SHA-256 of [`BACKUPMETA`]; written before it.
+pub const BACKUPMETA_SUM: &str = "backupmeta.sha256";
 /// Where the files lie from which an interrupted backup goes on.
 pub const RESUME_FOLDER: &str = "checkpoints/backup";
 /// What the interrupted backup was: its timestamp and options.

@@ -7,7 +7,8 @@
 //!
 //! # Ordering and invariants
 //! `backupmeta` is written after everything that it points to, so a backup exists exactly when it
-//! does. Its own bytes have no checksum; what they say is checked by what they point to.
+//! does. Its own bytes have no checksum in them; what they say is checked by what they point to, and
+//! [`sum_of`] adds an object with their SHA-256.
 //!
 //! # After a crash
 //! Meta files without a `backupmeta` mean nothing; the next run writes over them.
@@ -18,6 +19,7 @@ mod head;
 pub(crate) mod index;
 mod node;
 mod reader;
+mod sum;
 mod writer;
 
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use index::{METAFILE_READ_SIZE_BYTES_MAX, ObjectRef};
 pub use node::MetaNode;
 use reader::check_unknown;
 pub use reader::{BackupMeta, MetaWalk};
+pub use sum::{check_sum, sum_of};
 pub use writer::{METAFILE_SIZE_BYTES_MAX, MetaWriter};
 
 /// Indexes within indexes that are followed. All known tools write one level.

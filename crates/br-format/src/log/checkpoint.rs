@@ -2,7 +2,7 @@
 //!
 //! | where | form |
 //! |---|---|
-//! | `v1/global_checkpoint/*.ts` | 8 bytes, little-endian |
+//! | `v1/global_checkpoint/*.ts` | 8 bytes, little-endian; then a seal, see [`super::seal`] |
 //! | checkpoints in etcd | 8 bytes, big-endian |
 //! | `v1_stream_trancate_safepoint.txt` | decimal text |
 //! | `crr-checkpoint/resume-state.json` | JSON |
@@ -14,18 +14,67 @@ use serde::{Deserialize, Serialize};
 
 use super::LogFormatError;
 use super::names::{REPLICATION_STATE, TRUNCATE_SAFE_POINT};
+use super::seal::FlushMark;
 
-/// The bytes of `v1/global_checkpoint/*.ts`.
-pub fn encode_global_checkpoint(ts: TimeStamp) -> [u8; 8] {
-    ts.0.to_le_bytes()
+/// What `v1/global_checkpoint/*.ts` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointCopy {
+    /// The log is complete up to it.
+    pub ts: TimeStamp,
+    /// The last flush of who wrote it; other tools do not say it.
+    pub last_flush: Option<FlushMark>,
 }
 
-/// Reads `v1/global_checkpoint/*.ts`.
-///
-/// # Errors
-/// It does not have 8 bytes.
-pub fn decode_global_checkpoint(object: &str, bytes: &[u8]) -> Result<TimeStamp, LogFormatError> {
-    eight(object, bytes).map(|bytes| TimeStamp(u64::from_le_bytes(bytes)))
+impl CheckpointCopy {
+    /// One without a seal, as other tools write it.
+    pub fn bare(ts: TimeStamp) -> CheckpointCopy {
+        CheckpointCopy {
+            ts,
+            last_flush: None,
+        }
+    }
+
+    /// The bytes of `v1/global_checkpoint/*.ts`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.ts.0.to_le_bytes().to_vec();
+        if let Some(last) = self.last_flush {
+            bytes.extend(last.flush_ts.0.to_le_bytes());
+            bytes.extend(last.max_ts.0.to_le_bytes());
+            let checksum = crc32c::crc32c(&bytes);
+            bytes.extend(checksum.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads `v1/global_checkpoint/*.ts`.
+    ///
+    /// # Errors
+    /// It is neither a bare number nor one with the right checksum.
+    pub fn decode(object: &str, bytes: &[u8]) -> Result<CheckpointCopy, LogFormatError> {
+        let number = |bytes: &[u8]| {
+            let bytes = bytes.try_into().ok();
+            bytes.map(|bytes| TimeStamp(u64::from_le_bytes(bytes)))
+        };
+        if let Some(ts) = number(bytes) {
+            return Ok(CheckpointCopy::bare(ts));
+        }
+        let sealed = || {
+            Some(CheckpointCopy {
+                ts: number(bytes.get(..8)?)?,
+                last_flush: Some(FlushMark {
+                    flush_ts: number(bytes.get(8..16)?)?,
+                    max_ts: number(bytes.get(16..24)?)?,
+                }),
+            })
+        };
+        match sealed() {
+            Some(copy) if copy.encode() == bytes => Ok(copy),
+            _ => Err(LogFormatError::malformed(
+                object,
+                "it is not a checkpoint, or its checksum is wrong",
+            )),
+        }
+    }
 }
 
 /// The value of a checkpoint in etcd.

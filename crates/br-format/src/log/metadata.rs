@@ -16,6 +16,7 @@ use prost::Message;
 use super::LogFormatError;
 use super::file::{LogFile, Window};
 use super::names::{MetaFlags, MetaName, Stats};
+use super::seal::{self, FlushMark, Seal};
 use crate::Object;
 use crate::wire;
 
@@ -86,6 +87,8 @@ pub struct LogMeta {
     pub layout: LogLayout,
     /// The objects.
     pub groups: Vec<LogGroup>,
+    /// Where it stands among the flushes of its store; other tools do not say it.
+    pub seal: Option<Seal>,
 }
 
 impl LogMeta {
@@ -99,6 +102,7 @@ impl LogMeta {
             max_ts: TimeStamp::ZERO,
             layout: LogLayout::V2,
             groups,
+            seal: None,
         };
         meta.recompute_range();
         meta
@@ -129,6 +133,17 @@ impl LogMeta {
     pub fn decode(object: &str, bytes: &[u8]) -> Result<LogMeta, LogFormatError> {
         let meta = Metadata::decode(bytes)
             .map_err(|error| LogFormatError::malformed(object, error.to_string()))?;
+        let seal = match (meta.previous_flush_ts, meta.checksum) {
+            (None, None) => None,
+            (flush_ts, _) => {
+                seal::check(object, bytes)?;
+                let previous = FlushMark {
+                    flush_ts: TimeStamp(flush_ts.unwrap_or_default()),
+                    max_ts: TimeStamp(meta.previous_max_ts),
+                };
+                Some(Seal { previous })
+            }
+        };
         let layout = match MetaVersion::try_from(meta.meta_version) {
             Ok(MetaVersion::V1) => LogLayout::V1,
             Ok(MetaVersion::V2) => LogLayout::V2,
@@ -171,6 +186,7 @@ impl LogMeta {
             max_ts: TimeStamp(meta.max_ts),
             layout,
             groups,
+            seal,
         })
     }
 
@@ -191,6 +207,8 @@ impl LogMeta {
             resolved_ts: self.resolved_ts.0,
             min_ts: self.min_ts.0,
             max_ts: self.max_ts.0,
+            previous_flush_ts: self.seal.map(|seal| seal.previous.flush_ts.0),
+            previous_max_ts: self.seal.map_or(0, |seal| seal.previous.max_ts.0),
             ..Metadata::default()
         };
         match self.layout {
@@ -207,7 +225,11 @@ impl LogMeta {
                 meta.file_groups = self.groups.iter().map(encode_group).collect();
             }
         }
-        meta.encode_to_vec().into()
+        let mut bytes = meta.encode_to_vec();
+        if self.seal.is_some() {
+            seal::add_checksum(&mut bytes);
+        }
+        bytes.into()
     }
 
     /// The name for a flush at `flush_ts`, which a store must not use twice.

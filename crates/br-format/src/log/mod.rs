@@ -6,6 +6,7 @@
 //! - [`names`]: names of objects, and what a name proves;
 //! - [`metadata`]: the index of one flush, of [`file::LogFile`]s in objects;
 //! - [`record`], [`content`]: the files themselves, down to records;
+//! - [`seal`]: what shows that nothing is missing and nothing has changed;
 //! - [`checkpoint`], [`marker`]: where a log begins, and how far it goes;
 //! - [`task`]: keys and values in etcd;
 //! - [`migration`], [`compaction`], [`ingested`]: edits of a log;
@@ -31,6 +32,7 @@ pub mod metadata;
 pub mod migration;
 pub mod names;
 pub mod record;
+pub mod seal;
 pub mod task;
 #[cfg(test)]
 mod tests;

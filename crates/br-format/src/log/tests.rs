@@ -18,6 +18,7 @@ use super::metadata::*;
 use super::migration::{Migration, MigrationName};
 use super::names::*;
 use super::record::{Record, Records};
+use super::seal::{FlushMark, Seal};
 use super::*;
 use crate::crypter::{Crypter, Iv, Method};
 
@@ -145,8 +146,11 @@ fn rebuild(file: &LogFile, records: &[u8]) {
 fn golden_checkpoints_and_marker() {
     for (name, bytes) in objects("log", GLOBAL_CHECKPOINT_FOLDER) {
         assert!(is_global_checkpoint(&name));
-        assert_eq!(decode_global_checkpoint(&name, &bytes), Ok(CHECKPOINT));
-        assert_eq!(encode_global_checkpoint(CHECKPOINT), bytes.as_slice());
+        assert_eq!(
+            CheckpointCopy::decode(&name, &bytes),
+            Ok(CheckpointCopy::bare(CHECKPOINT))
+        );
+        assert_eq!(CheckpointCopy::bare(CHECKPOINT).encode(), bytes.to_vec());
     }
     let bytes = fs::read(format!("{GOLDEN}log/backupmeta")).unwrap();
     let Marker::Log(marker) = Marker::decode(&bytes).unwrap() else {
@@ -207,6 +211,40 @@ fn golden_compaction_matches_the_log() {
     assert_eq!(outputs, 38);
 }
 
+/// Whatever bit of a sealed object is flipped, and wherever it is cut, it is not taken.
+#[test]
+fn seals_notice_every_change() {
+    let mark = FlushMark {
+        flush_ts: TimeStamp(70),
+        max_ts: TimeStamp(60),
+    };
+    let (_, mut meta) = golden_metas().swap_remove(0);
+    meta.seal = Some(Seal { previous: mark });
+    let sealed = meta.encode();
+    assert_eq!(LogMeta::decode_to_rewrite("x", &sealed).unwrap(), meta);
+    let copy = CheckpointCopy {
+        ts: CHECKPOINT,
+        last_flush: Some(mark),
+    };
+    assert_eq!(CheckpointCopy::decode("x", &copy.encode()), Ok(copy));
+    let read_meta = |bytes: &[u8]| LogMeta::decode("x", bytes).is_ok_and(|it| it.seal.is_some());
+    let read_copy =
+        |bytes: &[u8]| CheckpointCopy::decode("x", bytes).is_ok_and(|it| it.last_flush.is_some());
+    let takes: [(Bytes, &dyn Fn(&[u8]) -> bool); 2] =
+        [(sealed, &read_meta), (copy.encode().into(), &read_copy)];
+    for (bytes, is_taken) in takes {
+        assert!(is_taken(&bytes));
+        for at in 0..bytes.len() {
+            assert!(!is_taken(&bytes[..at]), "cut at {at}");
+            for bit in 0..8 {
+                let mut flipped = bytes.to_vec();
+                flipped[at] ^= 1 << bit;
+                assert!(!is_taken(&flipped), "bit {bit} of byte {at}");
+            }
+        }
+    }
+}
+
 #[test]
 fn small_numbers() {
     assert_eq!(
@@ -214,10 +252,10 @@ fn small_numbers() {
         [0, 0, 0, 0, 0, 0, 0, 1]
     );
     assert_eq!(
-        encode_global_checkpoint(TimeStamp(1)),
+        CheckpointCopy::bare(TimeStamp(1)).encode(),
         [1, 0, 0, 0, 0, 0, 0, 0]
     );
-    assert!(decode_global_checkpoint("x", b"1234567").is_err());
+    assert!(CheckpointCopy::decode("x", b"1234567").is_err());
     assert_eq!(decode_truncate_safe_point(b" 12\n"), Ok(TimeStamp(12)));
     assert!(decode_truncate_safe_point(b"").is_err());
     assert!(decode_truncate_safe_point(b"-1").is_err());

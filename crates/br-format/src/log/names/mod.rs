@@ -60,6 +60,20 @@ pub fn is_global_checkpoint(name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/') && rest.ends_with(GLOBAL_CHECKPOINT_SUFFIX))
 }
 
+/// Of which store an object holds the copy of the global checkpoint, if it is one's.
+pub fn store_of_global_checkpoint(name: &str) -> Option<StoreId> {
+    let rest = name.strip_prefix(GLOBAL_CHECKPOINT_FOLDER)?;
+    let id = rest
+        .strip_prefix('/')?
+        .strip_suffix(GLOBAL_CHECKPOINT_SUFFIX)?;
+    id.parse().ok().map(StoreId)
+}
+
+/// How the name of the index of that flush begins.
+pub fn meta_prefix(store: StoreId, flush_ts: TimeStamp) -> String {
+    format!("{META_FOLDER}/{:016X}{:016X}", flush_ts.0, store.0)
+}
+
 /// Whether an object is the index of a flush, whatever its name says besides.
 pub fn is_meta(name: &str) -> bool {
     name.strip_prefix(META_FOLDER)

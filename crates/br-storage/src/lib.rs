@@ -21,7 +21,7 @@ pub use backend::{AzureOptions, Backend, GcsOptions, NameLayout, S3Options, Stor
 pub use error::{Failure, Operation, StorageError};
 pub use fault::{CrashPoint, Faults, Outage};
 pub use list::Entry;
-pub use open::forget_memory;
+pub use open::{forget_memory, set_memory_faults};
 pub use secret::Secret;
 pub use storage::{READ_BYTES_MAX, Storage};
 pub use tls::install_tls_provider;

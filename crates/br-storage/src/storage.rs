@@ -91,7 +91,7 @@ impl Storage {
             noop: backend.is_noop(),
             place,
             retry: RETRY,
-            faults: Faults::default(),
+            faults: opened.faults,
         })))
     }
 

@@ -14,10 +14,10 @@ use object_store::{
     local::LocalFileSystem, memory::InMemory, path::Path, prefix::PrefixStore,
 };
 
-use crate::{Backend, Failure};
+use crate::{Backend, Failure, Faults};
 
 pub(crate) use local::{create_base, failure as local_failure};
-pub use memory::forget_memory;
+pub use memory::{forget_memory, set_memory_faults};
 
 /// A connection is made within this time or tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +41,8 @@ pub(crate) struct Opened {
     pub(crate) attributes: Attributes,
     /// Whether listings come in the order of names.
     pub(crate) sorted: bool,
+    /// What goes wrong, in tests.
+    pub(crate) faults: Faults,
 }
 
 /// Opens the backend; no object is touched.
@@ -56,7 +58,13 @@ pub(crate) async fn open(rt: &Rt, backend: &Backend) -> Result<Opened, Failure> 
                 ..opened(store, "", "", false)
             })
         }
-        Backend::Memory { name, prefix } => Ok(opened(memory::open(name), prefix, "", true)),
+        Backend::Memory { name, prefix } => {
+            let (store, faults) = memory::open(name);
+            Ok(Opened {
+                faults,
+                ..opened(store, prefix, "", true)
+            })
+        }
         Backend::S3 {
             bucket,
             prefix,
@@ -108,6 +116,7 @@ fn opened(store: Arc<dyn ObjectStore>, prefix: &str, storage_class: &str, sorted
         local: None,
         attributes,
         sorted,
+        faults: Faults::default(),
     }
 }
 

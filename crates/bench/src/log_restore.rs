@@ -10,7 +10,7 @@ use br_engine::{RocksSstFiles, SstCompression, SstOptions};
 use br_format::{
     crypter::{Crypter, Iv},
     log::{
-        checkpoint::encode_global_checkpoint,
+        checkpoint::CheckpointCopy,
         content::{Tally, lay_out, seal},
         file::{EventKind, FileIdentity, LogCompression, LogFile},
         marker::LogMarker,
@@ -202,7 +202,7 @@ async fn write_log(
         ts = last;
         events += per_flush as u64;
     }
-    let checkpoint = encode_global_checkpoint(ts).to_vec();
+    let checkpoint = CheckpointCopy::bare(ts).encode();
     storage.write(CENTRAL_CHECKPOINT, checkpoint).await?;
     Ok(events)
 }

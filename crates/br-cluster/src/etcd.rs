@@ -47,6 +47,8 @@ pub struct Etcd {
 pub enum Expect {
     /// The key does not exist.
     Absent(Vec<u8>),
+    /// The key exists.
+    Present(Vec<u8>),
     /// No key with the prefix exists.
     AbsentPrefix(Vec<u8>),
     /// The key was last written at this revision.
@@ -456,6 +458,7 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Watched, PdError> {
         loop {
             let answer = tokio::select! {
+                biased;
                 answer = self.events.message() => answer,
                 () = self.cancel.cancelled() => return Err(PdError::Cancelled),
             };
@@ -488,7 +491,12 @@ fn compare(expect: Expect) -> pb::Compare {
         Expect::AbsentPrefix(prefix) => prefix_end(prefix),
         _ => Vec::new(),
     };
+    let result = match &expect {
+        Expect::Present(_) => compare::CompareResult::Greater,
+        _ => compare::CompareResult::Equal,
+    };
     let (key, target, value) = match expect {
+        Expect::Present(key) => (key, Target::Create, TargetUnion::CreateRevision(0)),
         Expect::Absent(key) | Expect::AbsentPrefix(key) => {
             (key, Target::Create, TargetUnion::CreateRevision(0))
         }
@@ -498,7 +506,7 @@ fn compare(expect: Expect) -> pb::Compare {
         Expect::Value(key, value) => (key, Target::Value, TargetUnion::Value(value)),
     };
     pb::Compare {
-        result: compare::CompareResult::Equal.into(),
+        result: result.into(),
         target: target.into(),
         key,
         target_union: Some(value),

@@ -10,7 +10,7 @@ use std::{
 
 use br_format::{
     log::{
-        checkpoint::encode_global_checkpoint,
+        checkpoint::CheckpointCopy,
         file::{EventKind, FileIdentity, LogCompression, LogFile, Span, Window},
         marker::LogMarker,
         metadata::{LogGroup, LogLayout, LogMeta},
@@ -170,7 +170,7 @@ impl ModelLog {
             .write(BACKUPMETA, marker.encode())
             .await
             .unwrap();
-        let checkpoint = encode_global_checkpoint(TimeStamp(self.end)).to_vec();
+        let checkpoint = CheckpointCopy::bare(TimeStamp(self.end)).encode();
         let name = global_checkpoint(StoreId(1));
         self.storage.write(&name, checkpoint).await.unwrap();
     }
@@ -214,6 +214,7 @@ impl ModelLog {
             max_ts: edges(|g| g.max_ts).into_iter().max().unwrap_or_default(),
             layout: LogLayout::V2,
             groups,
+            seal: None,
         };
         let object = meta.to_object(TimeStamp(flush_ts));
         // Some are of old versions, whose names say nothing.

@@ -5,4 +5,5 @@ pub mod checksum;
 pub mod range_tree;
 pub mod restore;
 pub mod schema;
+pub mod stored_meta;
 pub mod versions;

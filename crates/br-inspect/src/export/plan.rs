@@ -15,6 +15,7 @@ use br_log::{
     restore::offline::{LogRows, OfflineError, OfflineLog, OfflineOptions},
 };
 use br_rt::{CancellationToken, Progress, Rt};
+use br_snapshot::stored_meta;
 use br_tidb::{
     schema::{DbInfo, TableInfo, strip_temporary_prefix},
     table_key::{RECORD_PREFIX_LEN, record_prefix, table_id},
@@ -92,7 +93,7 @@ pub(super) async fn plan(reads: &Reads<'_>) -> Result<Plan, ExportError> {
     let layers = reads.layers;
     let mut metas = Vec::new();
     for layer in layers {
-        let stored = layer.storage.read(names::BACKUPMETA).await?;
+        let stored = stored_meta::read(&layer.storage).await??;
         metas.push(BackupMeta::decode(
             stored,
             &layer.crypter,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use br_format::backupmeta::{BackupMeta, DataFile, MetaError, MetaNode};
 use br_format::crypter::Crypter;
-use br_format::names::{BACKUPMETA, MetaKind};
+use br_format::names::MetaKind;
 use br_rt::Rt;
+use br_snapshot::stored_meta;
 use br_storage::{Storage, StorageError};
 use br_tidb::schema::{DbInfo, TableInfo, is_system_db, strip_temporary_prefix};
 use br_tidb::table_key::table_id;
@@ -48,7 +49,7 @@ pub(super) async fn look(
     storage: &Storage,
     options: &ShowOptions,
 ) -> Result<ShownBackup, LookError> {
-    let stored = storage.read(BACKUPMETA).await?;
+    let stored = stored_meta::read(storage).await??;
     let meta = decode(stored, options)?;
     let mut sizes: HashMap<String, u64> = HashMap::new();
     let mut listed = storage.list("");

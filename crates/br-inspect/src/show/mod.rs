@@ -178,6 +178,7 @@ pub async fn show(
         let backend = backend.below(&place.folder);
         let storage = Storage::open(rt, &backend).await?;
         let what = tokio::select! {
+            biased;
             what = look(rt, storage, &place, options) => what?,
             () = cancel.cancelled() => return Err(ShowError::Cancelled),
         };

@@ -5,8 +5,9 @@ mod schemas;
 
 use br_format::backupmeta::{BackupMeta, Content, MetaNode};
 use br_format::kv_stats::KvStats;
-use br_format::names::{BACKUP_LOCK, BACKUPMETA, MetaKind, RESUME_FOLDER};
+use br_format::names::{BACKUP_LOCK, BACKUPMETA, BACKUPMETA_SUM, MetaKind, RESUME_FOLDER};
 use br_rt::{Phase, Unit};
+use br_snapshot::stored_meta;
 use br_storage::Storage;
 use br_types::Kind;
 
@@ -37,7 +38,7 @@ pub(super) async fn look(
     let phase = Phase::start(look.progress, "Verify Backup", Unit::Files, 0);
     let mut listing = Listing::read(storage).await?;
     let is_begun = listing.name(BACKUP_LOCK).is_some();
-    let stored = match storage.read(BACKUPMETA).await {
+    let stored = match stored_meta::read(storage).await {
         Ok(stored) => stored,
         Err(error) if error.is_not_found() => {
             return Err(VerifyError::Nothing {
@@ -48,6 +49,7 @@ pub(super) async fn look(
         Err(error) => return Err(error.into()),
     };
     listing.name(BACKUPMETA);
+    listing.name(BACKUPMETA_SUM);
     let looked = BackupLooked {
         head: None,
         tables: 0,
@@ -58,7 +60,8 @@ pub(super) async fn look(
         contents: super::Contents::default(),
     };
     let options = look.options;
-    let meta = match BackupMeta::decode(stored, &options.crypter, options.compatibility) {
+    let decode = |stored| BackupMeta::decode(stored, &options.crypter, options.compatibility);
+    let meta = match stored.and_then(decode) {
         Ok(meta) => meta,
         Err(error) => {
             let problem = match Trouble::from(error) {

@@ -1,5 +1,6 @@
 //! A log: its marks and indices, held against what is there and against each other.
 
+mod chain;
 mod compactions;
 mod flushes;
 mod marks;
@@ -13,6 +14,7 @@ use br_storage::Storage;
 use br_types::TimeStamp;
 use futures::TryStreamExt;
 
+use self::chain::Chain;
 use super::backup::about;
 use super::error::{Trouble, VerifyError};
 use super::listing::Listing;
@@ -35,6 +37,7 @@ struct Examined<'a> {
     report: &'a mut Report,
     values: LongValues,
     phase: Phase,
+    chain: Chain,
 }
 
 pub(super) async fn look(
@@ -67,6 +70,7 @@ pub(super) async fn look(
         report,
         values: LongValues::default(),
         phase,
+        chain: Chain::default(),
     };
     let outcome = Box::pin(examined.all()).await;
     let looked = examined.looked;
@@ -90,6 +94,7 @@ impl Examined<'_> {
         }
         self.ingested(&migrations.ingested_paths).await?;
         self.judge_flush_times(&names);
+        self.judge_chain(&names, &migrations);
         self.judge_values();
         self.remains().await
     }

@@ -166,6 +166,7 @@ pub async fn verify(
         Ok(report.finish(options))
     };
     tokio::select! {
+        biased;
         verified = work => verified,
         () = cancel.cancelled() => Err(VerifyError::Cancelled),
     }

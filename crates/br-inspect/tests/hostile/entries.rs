@@ -140,7 +140,7 @@ pub(crate) fn log_marks(data: &[u8]) {
     let _ = Marker::decode(data);
     let _ = LockContent::decode("fuzz", data);
     let _ = Blocklist::decode("fuzz", data);
-    let _ = checkpoint::decode_global_checkpoint("fuzz", data);
+    let _ = checkpoint::CheckpointCopy::decode("fuzz", data);
     let _ = checkpoint::decode_truncate_safe_point(data);
     let _ = checkpoint::ReplicationState::decode(data);
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use br_cluster::{Cluster, GcScope, RegionRoute, RpcError};
 use br_format::log::{
-    checkpoint::encode_global_checkpoint, names::CENTRAL_CHECKPOINT, task::prefixes,
+    checkpoint::CheckpointCopy, names::CENTRAL_CHECKPOINT, seal::FlushMark, task::prefixes,
 };
 use br_proto::{backup::StorageBackend, logbackup as pb};
 use br_rt::{Rt, Task as Running};
@@ -296,7 +296,12 @@ impl Environment for ClusterEnvironment {
             }
         };
         drop(open);
-        let bytes = encode_global_checkpoint(checkpoint).to_vec();
+        let copy = CheckpointCopy {
+            ts: checkpoint,
+            // The coordinator flushes nothing; the seal guards the number.
+            last_flush: Some(FlushMark::default()),
+        };
+        let bytes = copy.encode();
         Ok(storage.write(CENTRAL_CHECKPOINT, bytes).await?)
     }
 }

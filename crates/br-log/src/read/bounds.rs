@@ -1,8 +1,7 @@
-use br_format::log::checkpoint::{
-    ReplicationState, decode_global_checkpoint, decode_truncate_safe_point,
-};
+use br_format::log::checkpoint::{CheckpointCopy, ReplicationState, decode_truncate_safe_point};
 use br_format::log::marker::{LogMarker, Marker};
 use br_format::log::names;
+use br_format::log::seal::FlushMark;
 use br_format::names::BACKUPMETA;
 use br_types::{ClusterId, TimeStamp};
 
@@ -15,6 +14,8 @@ pub struct StoredCheckpoint {
     pub name: String,
     /// What it says.
     pub ts: TimeStamp,
+    /// The last flush of who wrote it, if it has a seal.
+    pub last_flush: Option<FlushMark>,
 }
 
 /// Whose log it is, where it begins, and where it ends.
@@ -98,8 +99,12 @@ impl LogStorage {
                 continue;
             }
             let bytes = self.storage().read(&name).await?;
-            let ts = decode_global_checkpoint(&name, &bytes)?;
-            checkpoints.push(StoredCheckpoint { name, ts });
+            let copy = CheckpointCopy::decode(&name, &bytes)?;
+            checkpoints.push(StoredCheckpoint {
+                name,
+                ts: copy.ts,
+                last_flush: copy.last_flush,
+            });
         }
         let state = self.read_if_there(names::REPLICATION_STATE).await?;
         let replicated = match state {

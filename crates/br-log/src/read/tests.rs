@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use br_format::backupmeta::DataFile;
 use br_format::crypter::Crypter;
-use br_format::log::checkpoint::encode_global_checkpoint;
+use br_format::log::checkpoint::CheckpointCopy;
 use br_format::log::content::Tally;
 use br_format::log::file::{EventKind, FileIdentity, LogFile, Window};
 use br_format::log::marker::LogMarker;
@@ -309,7 +309,7 @@ async fn write_log(storage: &Storage, all: &[MadeUp]) {
         start_ts: TimeStamp(1),
     };
     storage.write("backupmeta", marker.encode()).await.unwrap();
-    let checkpoint = encode_global_checkpoint(TimeStamp(1000)).to_vec();
+    let checkpoint = CheckpointCopy::bare(TimeStamp(1000)).encode();
     storage
         .write(&names::global_checkpoint(StoreId(1)), checkpoint)
         .await

@@ -23,6 +23,7 @@ use br_tidb::table_key::table_id;
 use br_types::{Cf, TableId};
 
 use super::push::Piece;
+use crate::stored_meta;
 
 /// Sums over everything that was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,13 +131,13 @@ impl MetaSink {
         } = self;
         for Object { name, bytes } in writer.finish(head) {
             totals.meta_size_bytes += bytes.len() as u64;
-            let is_last = name == names::BACKUPMETA;
-            storage.write(&name, bytes).await?;
-            kill_point(if is_last {
-                "backup.backupmeta"
+            if name == names::BACKUPMETA {
+                stored_meta::write(&storage, bytes).await?;
+                kill_point("backup.backupmeta");
             } else {
-                "backup.meta_object"
-            });
+                storage.write(&name, bytes).await?;
+                kill_point("backup.meta_object");
+            }
         }
         Ok(totals)
     }

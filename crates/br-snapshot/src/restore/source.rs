@@ -9,6 +9,7 @@ use br_storage::Storage;
 use sha2::{Digest, Sha256};
 
 use super::{error::RestoreError, options::RestoreOptions};
+use crate::stored_meta;
 
 /// A backup on external storage, opened.
 pub struct Source {
@@ -24,8 +25,8 @@ impl Source {
     /// # Errors
     /// There is none, or it is damaged or made by a newer tool.
     pub async fn open(storage: Storage, options: &RestoreOptions) -> Result<Source, RestoreError> {
-        let stored = match storage.read(names::BACKUPMETA).await {
-            Ok(stored) => stored,
+        let stored = match stored_meta::read(&storage).await {
+            Ok(stored) => stored?,
             Err(error) if error.is_not_found() => {
                 let unfinished = storage.exists(names::BACKUP_LOCK).await?;
                 return Err(RestoreError::NoBackup {

@@ -40,8 +40,9 @@ pub trait TaskBoard: Send + Sync + 'static {
     /// The global checkpoint; `None`: the coordinator has not written one yet.
     async fn global_checkpoint(&self, task: &TaskName) -> Result<Option<TimeStamp>, BoardError>;
 
-    /// Sets a key.
-    async fn put(&self, key: &TaskKey, value: &[u8]) -> Result<(), BoardError>;
+    /// Sets a key of a task, unless the task is gone: what is told late must not outlive it, nor
+    /// meet the next task of that name.
+    async fn put(&self, task: &TaskName, key: &TaskKey, value: &[u8]) -> Result<(), BoardError>;
 
     /// Keeps versions from `ts` on from being collected for `ttl`, under a name.
     async fn guard(&self, id: &str, ts: TimeStamp, ttl: Duration) -> Result<(), BoardError>;

@@ -13,6 +13,8 @@
 //!   does progress: what is published belongs to that payload, not to the attempt.
 //! - Flush timestamps of a store only grow, over restarts too: the first one is greater than any
 //!   in the names on the storage.
+//! - Each flush names the one before it, and the store's copy of the checkpoint names the last one
+//!   before its progress is published ([`br_format::log::seal`]): a flush that is lost is missed.
 //!
 //! # Retries
 //! A failed flush is tried again after a pause, more than [`FAILURES_MAX`] in a row are fatal. A
@@ -21,8 +23,9 @@
 use std::{sync::Arc, time::Duration};
 
 use br_format::log::{
-    checkpoint::{encode_etcd_checkpoint, encode_global_checkpoint},
+    checkpoint::{CheckpointCopy, encode_etcd_checkpoint},
     names::{META_FOLDER, MetaName, global_checkpoint},
+    seal::{FlushMark, Seal},
     task::{TaskKey, TaskName},
 };
 use br_rt::{Monotonic, Rt};
@@ -91,6 +94,8 @@ pub(crate) struct FlushState {
     failures: u32,
     retry_at: Monotonic,
     last_flush_ts: Option<TimeStamp>,
+    /// What the store's copy of the checkpoint on the storage says. `None`: not read yet.
+    stored: Option<CheckpointCopy>,
     /// The global checkpoint that is on the storage and in etcd.
     copied: TimeStamp,
     copied_at: Option<Monotonic>,
@@ -107,6 +112,7 @@ impl FlushState {
             failures: 0,
             retry_at: now,
             last_flush_ts: None,
+            stored: None,
             copied: TimeStamp::ZERO,
             copied_at: None,
             flushed_max_ts: TimeStamp::ZERO,
@@ -126,6 +132,7 @@ impl Flusher {
         loop {
             let mut waiters = Vec::new();
             tokio::select! {
+                biased;
                 waiter = self.requests.recv() => waiters.extend(waiter),
                 () = self.rt.sleep(LOOK_INTERVAL) => {}
             }
@@ -343,9 +350,48 @@ impl Flusher {
     async fn try_upload(&mut self, upload: &mut Upload) -> Result<(), FlushError> {
         if upload.flush_ts().is_zero() {
             let flush_ts = self.next_flush_ts(upload.now()).await?;
-            upload.set_flush_ts(flush_ts);
+            let previous = self.stored().await?.last_flush.unwrap_or_default();
+            upload.set_flush_ts(flush_ts, Seal { previous });
         }
-        upload.run(&self.destination, &self.metrics).await
+        upload.run(&self.destination, &self.metrics).await?;
+        // Named before its progress is published: whatever the checkpoint will promise, the flushes
+        // that it rests on are known by then.
+        let last_flush = FlushMark {
+            flush_ts: upload.flush_ts(),
+            max_ts: upload.max_ts().unwrap_or_default(),
+        };
+        let ts = self.stored().await?.ts;
+        self.store_copy(CheckpointCopy {
+            ts,
+            last_flush: Some(last_flush),
+        })
+        .await
+    }
+
+    /// What the store's copy of the checkpoint says. After a restart, the flush that the next one names
+    /// as the one before it is the one that this copy names.
+    async fn stored(&mut self) -> Result<CheckpointCopy, FlushError> {
+        if let Some(stored) = self.state.stored {
+            return Ok(stored);
+        }
+        let name = global_checkpoint(self.store);
+        let storage = &self.destination.storage;
+        let none = CheckpointCopy::bare(TimeStamp::ZERO);
+        let stored = match storage.read(&name).await {
+            // A copy that cannot be read is none: the chain begins anew, and verify sees why.
+            Ok(bytes) => CheckpointCopy::decode(&name, &bytes).unwrap_or(none),
+            Err(error) if error.is_not_found() => none,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(*self.state.stored.insert(stored))
+    }
+
+    async fn store_copy(&mut self, copy: CheckpointCopy) -> Result<(), FlushError> {
+        let name = global_checkpoint(self.store);
+        let storage = &self.destination.storage;
+        storage.write(&name, copy.encode()).await?;
+        self.state.stored = Some(copy);
+        Ok(())
     }
 
     /// Copies the global checkpoint to the storage, then tells that it is there.
@@ -371,15 +417,24 @@ impl Flusher {
         if global <= self.state.copied {
             return;
         }
-        let name = global_checkpoint(self.store);
-        let bytes = encode_global_checkpoint(global).to_vec();
-        if let Err(error) = self.destination.storage.write(&name, bytes).await {
+        let copied = match self.stored().await {
+            Ok(stored) => {
+                let last_flush = stored.last_flush.unwrap_or_default();
+                self.store_copy(CheckpointCopy {
+                    ts: global.max(stored.ts),
+                    last_flush: Some(last_flush),
+                })
+                .await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = copied {
             tracing::warn!(%error, "cannot copy the global checkpoint to the storage");
             return;
         }
         let key = TaskKey::StorageCheckpoint(self.task.clone(), self.store);
         let value = encode_etcd_checkpoint(global);
-        match self.board.put(&key, &value).await {
+        match self.board.put(&self.task, &key, &value).await {
             // Only now: both are tried again until both are done.
             Ok(()) => self.state.copied = global,
             Err(error) => tracing::warn!(%error, "cannot tell of the copied checkpoint"),

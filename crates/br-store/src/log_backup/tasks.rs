@@ -114,6 +114,7 @@ impl TaskTracker {
         };
         let is_faulty = self.faulty.is_some();
         tokio::select! {
+            biased;
             changed = watch.changed() => match changed {
                 Ok(()) => Happened::Changed,
                 Err(error) => Happened::WatchBroke(error),
@@ -216,7 +217,8 @@ impl TaskTracker {
             store: store.id,
         };
         let last_error = TaskKey::LastError(faulty.name.clone(), store.id);
-        self.board.put(&last_error, &error.encode()).await?;
+        let name = &faulty.name;
+        self.board.put(name, &last_error, &error.encode()).await?;
         // Whoever paused it first keeps the word.
         if !tasks.paused.contains(&faulty.name) {
             let pause = Pause::V2(PauseV2::new(
@@ -226,7 +228,7 @@ impl TaskTracker {
                 PauseReason::Error(error),
             ));
             let key = TaskKey::Pause(faulty.name.clone());
-            self.board.put(&key, &pause.encode()).await?;
+            self.board.put(name, &key, &pause.encode()).await?;
         }
         Ok(())
     }

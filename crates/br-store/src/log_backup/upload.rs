@@ -15,6 +15,7 @@ use br_format::{
         file::{LogCompression, LogFile},
         metadata::{LogGroup, LogMeta},
         names::DataName,
+        seal::Seal,
     },
 };
 use br_rt::Rt;
@@ -50,6 +51,7 @@ pub(crate) struct Upload {
     resolved_ts: TimeStamp,
     now: Option<TimeStamp>,
     flush_ts: TimeStamp,
+    seal: Option<Seal>,
     groups: Vec<Group>,
 }
 
@@ -102,6 +104,7 @@ impl Upload {
             files,
             now,
             flush_ts: TimeStamp::ZERO,
+            seal: None,
         }
     }
 
@@ -110,9 +113,11 @@ impl Upload {
         self.now
     }
 
-    /// Sets the timestamp that its metadata is named after, before it is run for the first time.
-    pub(crate) fn set_flush_ts(&mut self, flush_ts: TimeStamp) {
+    /// Sets the timestamp that its metadata is named after, and where it stands among the flushes of
+    /// the store, before it is run for the first time.
+    pub(crate) fn set_flush_ts(&mut self, flush_ts: TimeStamp, seal: Seal) {
         self.flush_ts = flush_ts;
+        self.seal = Some(seal);
     }
 
     /// The greatest timestamp of a record.
@@ -154,7 +159,8 @@ impl Upload {
             }
         }
         let groups = self.groups.iter().filter_map(|group| group.done.clone());
-        let meta = LogMeta::new(destination.store, groups.collect(), self.resolved_ts);
+        let mut meta = LogMeta::new(destination.store, groups.collect(), self.resolved_ts);
+        meta.seal = self.seal;
         for _ in 0..NAMES_TRIED_MAX {
             let object = meta.to_object(self.flush_ts);
             let storage = &destination.storage;

@@ -48,7 +48,10 @@ impl Examined<'_> {
             self.looked.metas += 1;
             self.looked.objects += 1;
             match meta {
-                Ok(meta) => self.flush(&name, meta, removed, &mut jobs).await?,
+                Ok(meta) => {
+                    self.chain.add(&name, meta.seal);
+                    self.flush(&name, meta, removed, &mut jobs).await?;
+                }
                 Err(trouble) => self.broken_meta(&name, trouble)?,
             }
             if jobs.len() >= WAITING_MAX {

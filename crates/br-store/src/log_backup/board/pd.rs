@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use br_cluster::{
     Cluster, ClusterConfig, Etcd, GcScope, PdClient, Security,
-    etcd::{Watch, Watched},
+    etcd::{Expect, Watch, Watched, Write},
 };
 use br_format::log::{
     checkpoint::decode_etcd_checkpoint,
@@ -127,10 +127,15 @@ impl TaskBoard for PdBoard {
             .map_err(|error| BoardError::Malformed(error.to_string()))
     }
 
-    async fn put(&self, key: &TaskKey, value: &[u8]) -> Result<(), BoardError> {
-        let key = key.to_bytes();
-        self.within(CALL_LIMIT, self.etcd.put(&key, value, None))
-            .await
+    async fn put(&self, task: &TaskName, key: &TaskKey, value: &[u8]) -> Result<(), BoardError> {
+        let is_there = Expect::Present(TaskKey::Info(task.clone()).to_bytes());
+        let put = Write::Put {
+            key: key.to_bytes(),
+            value: value.to_vec(),
+            lease: None,
+        };
+        let commit = self.etcd.commit(vec![is_there], vec![put]);
+        self.within(CALL_LIMIT, commit).await.map(drop)
     }
 
     async fn guard(&self, id: &str, ts: TimeStamp, ttl: Duration) -> Result<(), BoardError> {

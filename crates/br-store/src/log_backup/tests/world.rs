@@ -128,9 +128,12 @@ impl TaskBoard for FakeBoard {
         Ok(self.state().global)
     }
 
-    async fn put(&self, key: &TaskKey, value: &[u8]) -> Result<(), BoardError> {
+    async fn put(&self, task: &TaskName, key: &TaskKey, value: &[u8]) -> Result<(), BoardError> {
         self.check()?;
         let mut state = self.state();
+        if !state.infos.contains_key(task) {
+            return Ok(());
+        }
         match key {
             TaskKey::Pause(name) => {
                 state.paused.insert(name.clone(), value.to_vec());

@@ -18,7 +18,7 @@
 //! Either everything is there or nothing. Without the key in etcd, servers see it within half of
 //! their schema lease.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use br_cluster::{Cluster, KvError, Transaction};
 use br_rt::RetryPolicy;
@@ -170,7 +170,7 @@ async fn write(
 
 /// Writes a table. Counters of one that it replaces never go back.
 async fn put_table(txn: &mut Transaction, table: &NewTable) -> Result<(), CatalogError> {
-    let mut counters: HashMap<Counter, i64> = table.counters.iter().copied().collect();
+    let mut counters: BTreeMap<Counter, i64> = table.counters.iter().copied().collect();
     if let Some((db, id)) = table.replaces {
         for counter in Counter::EVERY {
             if let Some(last) = read::counter(txn.snapshot(), db, id, counter).await? {

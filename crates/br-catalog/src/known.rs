@@ -7,7 +7,7 @@
 //! What is remembered holds for one schema version. Every change of schemas raises the version and
 //! writes it, so a transaction that has read the version it relies on cannot miss one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use br_cluster::Snapshot;
 use br_types::{DbId, TableId};
@@ -17,16 +17,16 @@ use crate::{CatalogError, SchemaChange, read};
 pub(crate) struct Known {
     version: i64,
     /// Names in lower case, by id.
-    databases: HashMap<DbId, String>,
+    databases: BTreeMap<DbId, String>,
     /// Of the databases that were asked for.
-    tables: HashMap<DbId, Tables>,
+    tables: BTreeMap<DbId, Tables>,
 }
 
 /// The tables of a database; names in lower case.
 #[derive(Default)]
 struct Tables {
-    by_name: HashMap<String, TableId>,
-    by_id: HashMap<TableId, String>,
+    by_name: BTreeMap<String, TableId>,
+    by_id: BTreeMap<TableId, String>,
 }
 
 impl Tables {
@@ -43,7 +43,7 @@ impl Tables {
 }
 
 /// The tables that a change takes away.
-fn gone(change: &SchemaChange) -> HashSet<(DbId, TableId)> {
+fn gone(change: &SchemaChange) -> BTreeSet<(DbId, TableId)> {
     let replaced = change.tables.iter().filter_map(|table| table.replaces);
     let dropped = change.dropped.iter().map(|table| (table.db, table.id));
     replaced.chain(dropped).collect()
@@ -64,7 +64,7 @@ impl Known {
                 databases: databases
                     .map(|db| (db.info.id(), db.info.name.lower))
                     .collect(),
-                tables: HashMap::new(),
+                tables: BTreeMap::new(),
             });
         }
         Ok(known.as_mut().expect("it was set above"))

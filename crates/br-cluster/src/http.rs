@@ -2,6 +2,7 @@
 
 mod client;
 mod pd;
+mod simulated;
 mod store_config;
 
 pub(crate) use client::HttpClient;

@@ -4,6 +4,7 @@ use std::{future::Future, time::Duration};
 
 use br_rt::{CancellationToken, Rt};
 use br_types::{Classify, Code, Kind};
+use hyper_util::rt::TokioIo;
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -172,12 +173,27 @@ impl Dialer {
         // The library's limit covers TCP alone; a peer that accepts and then says nothing counts too.
         match self
             .rt
-            .timeout(CONNECT_LIMIT * 2, Box::pin(endpoint.connect()))
+            .timeout(CONNECT_LIMIT * 2, Box::pin(self.connect(endpoint)))
             .await
         {
             Ok(connected) => connected.map_err(|error| refused(&error)),
             Err(elapsed) => Err(refused(&elapsed)),
         }
+    }
+
+    async fn connect(&self, endpoint: Endpoint) -> Result<Channel, tonic::transport::Error> {
+        let Some(network) = self.rt.network().cloned() else {
+            return endpoint.connect().await;
+        };
+        let rt = self.rt.clone();
+        let connector = tower::service_fn(move |uri: tonic::transport::Uri| {
+            let (rt, network) = (rt.clone(), network.clone());
+            async move {
+                let address = uri.authority().map_or("", |authority| authority.as_str());
+                network.connect(&rt, address).await.map(TokioIo::new)
+            }
+        });
+        endpoint.connect_with_connector(connector).await
     }
 }
 
@@ -220,6 +236,7 @@ pub(crate) fn call<T>(
     } = target;
     async move {
         let answer = tokio::select! {
+            biased;
             answer = rt.timeout(limit, request) => answer,
             () = cancel.cancelled() => return Err(RpcError::Cancelled),
         };

@@ -10,7 +10,7 @@
 //! addresses are asked of PD again.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -45,7 +45,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(60);
 pub struct StorePool {
     pd: PdClient,
     dialer: Dialer,
-    open: Arc<Mutex<HashMap<StoreId, Connection>>>,
+    open: Arc<Mutex<BTreeMap<StoreId, Connection>>>,
 }
 
 #[derive(Clone)]
@@ -70,7 +70,7 @@ impl StorePool {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<StoreId, Connection>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<StoreId, Connection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,6 +113,7 @@ impl StorePool {
                 continue;
             }
             let dialled = tokio::select! {
+                biased;
                 dialled = self.dialer.dial(address) => dialled,
                 () = self.pd.cancel().cancelled() => return Err(KvError::Cancelled),
             };
@@ -348,6 +349,7 @@ impl BackupStream {
         let address = self.store.address();
         let pd = &self.store.pool.pd;
         tokio::select! {
+            biased;
             answer = pd.rt().timeout(limit, self.answers.message()) => match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(status)) => Err(rpc::failed(METHOD, address, status)),

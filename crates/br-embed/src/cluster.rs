@@ -25,7 +25,7 @@ use std::{
 };
 
 use br_codec::{ApiVersion, key};
-use br_rt::{CancellationToken, Rt, Task};
+use br_rt::{CancellationToken, Listener, Rt, Task};
 use br_storage::Faults;
 use br_store::{
     Importer, StoreConfig, StoreContext,
@@ -160,7 +160,7 @@ impl Cluster {
         parts: Parts,
         lock: Option<LockFile>,
     ) -> Result<Cluster, ClusterError> {
-        let listener = bind(options.pd_addr).await?;
+        let listener = bind(&options.rt, options.pd_addr).await?;
         let rt = options.rt.clone();
         let path = options
             .data_dir
@@ -245,7 +245,7 @@ impl Cluster {
             pd: pd.clone(),
             engine,
             limits: *limits,
-            smaller: std::collections::HashMap::new(),
+            smaller: BTreeMap::new(),
         };
         let (storage, cancel) = (storage.clone(), self.cancel.clone());
         self.background = vec![
@@ -424,9 +424,9 @@ impl Shared {
             .get(id)
             .map(|store| store.record)
             .unwrap_or_default();
-        let listener = bind_again(&record.address, near).await?;
-        let status_listener = bind_again(&record.status_address, near).await?;
-        let address = |listener: &tokio::net::TcpListener| {
+        let listener = bind_again(&self.rt, &record.address, near).await?;
+        let status_listener = bind_again(&self.rt, &record.status_address, near).await?;
+        let address = |listener: &Listener| {
             let address = listener.local_addr();
             address.map_err(|source| ClusterError::Listen {
                 address: near,
@@ -481,21 +481,21 @@ impl Shared {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, ClusterError> {
-    Server::bind(address)
+async fn bind(rt: &Rt, address: SocketAddr) -> Result<Listener, ClusterError> {
+    rt.listen(address)
         .await
         .map_err(|source| ClusterError::Listen { address, source })
 }
 
 /// The address from the last time, or else a free port beside PD.
-async fn bind_again(last: &str, near: SocketAddr) -> Result<tokio::net::TcpListener, ClusterError> {
+async fn bind_again(rt: &Rt, last: &str, near: SocketAddr) -> Result<Listener, ClusterError> {
     if let Ok(last) = last.parse::<SocketAddr>()
         && last.ip() == near.ip()
-        && let Ok(listener) = Server::bind(last).await
+        && let Ok(listener) = rt.listen(last).await
     {
         return Ok(listener);
     }
-    bind(SocketAddr::new(near.ip(), 0)).await
+    bind(rt, SocketAddr::new(near.ip(), 0)).await
 }
 
 /// The stores of this cluster, with new ones if the options ask for more than there are.

@@ -11,10 +11,9 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use br_rt::{CancellationToken, Rt, Task};
+use br_rt::{CancellationToken, Connection, Listener, Rt, Task};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::conn::auto, service::TowerToHyperService};
-use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 /// How long requests that are under way may take when a server stops.
@@ -46,19 +45,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Takes a port; 0 picks a free one.
-    ///
-    /// # Errors
-    /// The system's, such as for a port that is taken.
-    pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-        TcpListener::bind(address).await
-    }
-
     /// Begins to serve.
     ///
     /// # Errors
     /// The system's, if the listener is not usable.
-    pub(crate) fn start(rt: &Rt, listener: TcpListener, services: Services) -> io::Result<Server> {
+    pub(crate) fn start(rt: &Rt, listener: Listener, services: Services) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let accept = rt.spawn(accept(rt.clone(), listener, services, stop.clone()));
@@ -86,18 +77,19 @@ impl Server {
     }
 }
 
-async fn accept(rt: Rt, listener: TcpListener, services: Services, stop: CancellationToken) {
+async fn accept(rt: Rt, mut listener: Listener, services: Services, stop: CancellationToken) {
     // Dropping the tasks, and with them the connections, is what ends them.
     let mut connections: Vec<Task<()>> = Vec::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
         connections.retain(|connection| !connection.is_finished());
         match accepted {
-            Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                let serving = serve(rt.clone(), stream, services.clone(), stop.clone());
+            Ok(connection) if connections.len() < CONNECTIONS_MAX => {
+                let serving = serve(rt.clone(), connection, services.clone(), stop.clone());
                 connections.push(rt.spawn(serving));
             }
             Ok(_) => tracing::warn!("more than {CONNECTIONS_MAX} connections; one is refused"),
@@ -114,11 +106,7 @@ async fn accept(rt: Rt, listener: TcpListener, services: Services, stop: Cancell
     }
 }
 
-async fn serve(rt: Rt, stream: TcpStream, services: Services, stop: CancellationToken) {
-    // Small messages go to and fro; waiting to fill a packet would cost 40 ms each.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
+async fn serve(rt: Rt, stream: Connection, services: Services, stop: CancellationToken) {
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let router = if is_grpc(&request) {
             &services.grpc
@@ -137,6 +125,7 @@ async fn serve(rt: Rt, stream: TcpStream, services: Services, stop: Cancellation
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let result = tokio::select! {
+        biased;
         result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();

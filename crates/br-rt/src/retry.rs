@@ -103,6 +103,7 @@ impl Backoff {
         let micros = u64::try_from(half.as_micros()).unwrap_or(u64::MAX);
         let pause = half + Duration::from_micros(rt.random_below(micros.saturating_add(1)));
         tokio::select! {
+            biased;
             () = rt.sleep(pause) => !cancel.is_cancelled(),
             () = cancel.cancelled() => false,
         }

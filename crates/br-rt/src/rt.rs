@@ -1,5 +1,5 @@
 //! # What it does
-//! Gives out time, randomness, sleep and tasks.
+//! Gives out time, randomness, sleep and tasks; connections are in `net`.
 //!
 //! # Ordering and invariants
 //! A simulated `Rt` lives on one current-thread tokio runtime with paused time: its clock moves
@@ -18,6 +18,8 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
+
+use crate::Network;
 
 /// Time since the `Rt` was made; never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,8 @@ struct Inner {
     /// Wall-clock time at `start`; `None` asks the system each time.
     virtual_start: Option<UnixMillis>,
     rng: Mutex<StdRng>,
+    /// In simulation.
+    network: Option<Network>,
 }
 
 impl fmt::Debug for Rt {
@@ -73,6 +77,7 @@ impl Rt {
             start: tokio::time::Instant::now(),
             virtual_start: None,
             rng: Mutex::new(StdRng::from_rng(&mut rand::rng())),
+            network: None,
         }))
     }
 
@@ -85,12 +90,18 @@ impl Rt {
             start: tokio::time::Instant::now(),
             virtual_start: Some(start),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
+            network: Some(Network::new()),
         }))
     }
 
     /// Whether time is virtual and randomness seeded.
     pub fn is_simulated(&self) -> bool {
         self.0.virtual_start.is_some()
+    }
+
+    /// The network, if this is a simulation.
+    pub fn network(&self) -> Option<&Network> {
+        self.0.network.as_ref()
     }
 
     /// Now, on a clock that never goes back.

@@ -167,7 +167,7 @@ pub fn table_key(db: DbId, table: TableId) -> RawKey {
 }
 
 /// A counter of a table, sequence or view, decimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Counter {
     /// The last row id; for tables whose AUTO_INCREMENT is not apart, of that too.
     RowId,

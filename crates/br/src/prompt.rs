@@ -25,6 +25,7 @@ pub(crate) async fn confirm(session: &Session, question: &str) -> Outcome<bool> 
         io::stdin().read_line(&mut line).map(|_| line)
     });
     let answer = tokio::select! {
+        biased;
         answer = read => answer.map_err(failed)?,
         () = session.cancel.cancelled() => return Err(CommandError::cancelled()),
     };

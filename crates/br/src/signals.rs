@@ -12,6 +12,7 @@ pub(crate) fn listen(rt: &Rt, cancel: CancellationToken) -> Outcome {
     rt.spawn(async move {
         loop {
             tokio::select! {
+                biased;
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }

@@ -5,12 +5,13 @@ use br_types::{Classify, Code, Kind};
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::simulated;
 use crate::{Security, rpc::chain, security::SecurityError};
 
 /// One request; statistics over all regions of a large cluster take seconds.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// No answer of these services is larger; what is, is not one.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+pub(super) const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How much of an error page goes into an error.
 const EXCERPT_CHARS: usize = 300;
 
@@ -174,28 +175,13 @@ impl HttpClient {
         request: &Request<'_>,
     ) -> Result<Vec<u8>, HttpError> {
         let url = format!("{}://{address}{}", self.scheme, request.path);
-        let mut builder = self
-            .client
-            .request(request.method.clone(), &url)
-            .header("X-Caller-ID", "br")
-            .query(request.query);
-        if let Some(body) = &request.body {
-            builder = builder
-                .header("Content-Type", "application/json")
-                .body(body.clone());
-        }
         let unreachable = |cause: String| HttpError::Unreachable {
             method: request.method.clone(),
             url: url.clone(),
             cause,
         };
         let exchange = async {
-            let response = builder
-                .send()
-                .await
-                .map_err(|error| unreachable(chain(&error)))?;
-            let status = response.status();
-            let body = read_body(response).await.map_err(unreachable)?;
+            let (status, body) = self.exchange(&url, request).await.map_err(unreachable)?;
             if status.is_success() {
                 return Ok(body);
             }
@@ -209,12 +195,38 @@ impl HttpClient {
             })
         };
         tokio::select! {
+            biased;
             answer = self.rt.timeout(CALL_LIMIT, exchange) => match answer {
                 Ok(answer) => answer,
                 Err(elapsed) => Err(unreachable(elapsed.to_string())),
             },
             () = cancel.cancelled() => Err(HttpError::Cancelled),
         }
+    }
+
+    /// Sends, and reads the whole answer.
+    async fn exchange(
+        &self,
+        url: &str,
+        request: &Request<'_>,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let mut builder = self
+            .client
+            .request(request.method.clone(), url)
+            .header("X-Caller-ID", "br")
+            .query(request.query);
+        if let Some(body) = &request.body {
+            builder = builder
+                .header("Content-Type", "application/json")
+                .body(body.clone());
+        }
+        let request = builder.build().map_err(|error| chain(&error))?;
+        if let Some(network) = self.rt.network() {
+            return simulated::exchange(&self.rt, network, request).await;
+        }
+        let sent = self.client.execute(request).await;
+        let response = sent.map_err(|error| chain(&error))?;
+        Ok((response.status(), read_body(response).await?))
     }
 
     /// Sends, and parses the answer as JSON.

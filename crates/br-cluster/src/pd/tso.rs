@@ -69,6 +69,7 @@ impl PdClient {
             receiver.await.ok()
         };
         let answer = tokio::select! {
+            biased;
             answer = wait => answer,
             () = self.cancel.cancelled() => return Err(PdError::Cancelled),
         };

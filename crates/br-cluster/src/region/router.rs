@@ -174,6 +174,7 @@ impl Router {
             // No store asks for more than this in earnest.
             let wait = Duration::from_millis(backoff_ms.min(5_000));
             tokio::select! {
+                biased;
                 () = self.rt().sleep(wait) => {}
                 () = self.cancel().cancelled() => {}
             }

@@ -16,7 +16,7 @@
 //! Every step can be repeated, by this client or another.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -55,7 +55,7 @@ pub struct Resolution {
 pub struct LockResolver {
     router: Router,
     prefix: KeyPrefix,
-    ended: Arc<Mutex<HashMap<TimeStamp, TxnStatus>>>,
+    ended: Arc<Mutex<BTreeMap<TimeStamp, TxnStatus>>>,
 }
 
 impl LockResolver {
@@ -152,7 +152,7 @@ impl LockResolver {
         Ok((start, status, lock))
     }
 
-    fn ended(&self) -> std::sync::MutexGuard<'_, HashMap<TimeStamp, TxnStatus>> {
+    fn ended(&self) -> std::sync::MutexGuard<'_, BTreeMap<TimeStamp, TxnStatus>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -34,7 +34,7 @@ pub struct Options {
     pub store: StoreConfig,
     /// What goes wrong between log backup and its external storage; for tests.
     pub log_faults: Faults,
-    /// Clock, randomness, tasks; real, for there are sockets.
+    /// Clock, randomness, tasks, network.
     pub rt: Rt,
 }
 

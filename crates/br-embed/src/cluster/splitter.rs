@@ -9,7 +9,7 @@
 //! Keys are counted as TiKV counts them: committed versions only, the entries of the write column
 //! family. A region of raw keys is split by its size alone.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use br_codec::{bytes, key};
 use br_rt::Rt;
@@ -52,7 +52,7 @@ pub(crate) struct Splitter {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) limits: SplitLimits,
     /// Regions that turned out smaller than estimated: version, and the estimate then.
-    pub(crate) smaller: HashMap<RegionId, (u64, u64)>,
+    pub(crate) smaller: BTreeMap<RegionId, (u64, u64)>,
 }
 
 impl Splitter {

@@ -3,7 +3,7 @@
 //! It does nothing while `balance-leader-scheduler` pauses, moves at most `leader-schedule-limit`
 //! leaders a round, and leaves regions alone that a label rule denies.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use br_proto::metapb;
 use br_types::StoreId;
@@ -16,7 +16,7 @@ const ROUND: Duration = Duration::from_millis(500);
 const TOLERANCE: usize = 2;
 
 /// How many leaders each store has that is up, kept while more are placed.
-pub(super) struct Leaders(HashMap<StoreId, usize>);
+pub(super) struct Leaders(BTreeMap<StoreId, usize>);
 
 impl Leaders {
     pub(super) fn of(pd: &Pd) -> Leaders {

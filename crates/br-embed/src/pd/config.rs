@@ -12,7 +12,7 @@
 //! Settings for a time are gone, as after a change of PD's leader.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -88,7 +88,7 @@ pub struct Config {
 struct State {
     /// By whole name, such as `schedule.leader-schedule-limit`.
     lasting: BTreeMap<String, Value>,
-    temporary: HashMap<String, (Value, Monotonic)>,
+    temporary: BTreeMap<String, (Value, Monotonic)>,
 }
 
 impl Config {
@@ -100,7 +100,7 @@ impl Config {
         let lasting = get_json(kv.as_ref(), KEY)?.unwrap_or_default();
         let state = State {
             lasting,
-            temporary: HashMap::new(),
+            temporary: BTreeMap::new(),
         };
         Ok(Config {
             rt,

@@ -19,7 +19,7 @@
 //! lease starts its time anew, as after a change of etcd's leader.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -107,7 +107,7 @@ struct State {
     history_from: i64,
     history_bytes: usize,
     leases: BTreeMap<i64, lease::Lease>,
-    watchers: HashMap<u64, watch::Watcher>,
+    watchers: BTreeMap<u64, watch::Watcher>,
     next_watcher: u64,
 }
 
@@ -128,7 +128,7 @@ impl Etcd {
             history_from: revision + 1,
             history_bytes: 0,
             leases: lease::load(kv.as_ref(), rt.now())?,
-            watchers: HashMap::new(),
+            watchers: BTreeMap::new(),
             next_watcher: 1,
         };
         for (key, value) in kv.scan_prefix(KV_PREFIX)? {

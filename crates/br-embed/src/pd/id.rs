@@ -64,7 +64,7 @@ impl IdAllocator {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::pd::meta_kv::MemoryKv;
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn ids_are_never_given_out_twice() {
         let kv: Arc<MemoryKv> = Arc::default();
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         for _ in 0..3 {
             let ids = IdAllocator::open(kv.clone()).unwrap();
             for count in [1, 5, 999, 2_000] {

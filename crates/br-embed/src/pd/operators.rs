@@ -6,7 +6,7 @@
 //! asked for.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,7 +26,7 @@ const KEPT_MAX: usize = 100_000;
 const GROUPS_MAX: usize = 1000;
 
 /// Leaders and peers of a group on each store.
-type Counts = HashMap<StoreId, (u64, u64)>;
+type Counts = BTreeMap<StoreId, (u64, u64)>;
 
 /// The operators and the counts of scatter groups; in memory only.
 pub struct Operators {
@@ -38,7 +38,7 @@ pub struct Operators {
 struct State {
     done: BTreeMap<RegionId, (&'static str, Monotonic)>,
     order: VecDeque<(RegionId, Monotonic)>,
-    groups: HashMap<String, Counts>,
+    groups: BTreeMap<String, Counts>,
 }
 
 impl Operators {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::pd::{id::IdAllocator, meta_kv::MemoryKv, simulate};
 
-    fn scattered(stores: u64) -> (HashMap<StoreId, (usize, usize)>, Option<&'static str>) {
+    fn scattered(stores: u64) -> (BTreeMap<StoreId, (usize, usize)>, Option<&'static str>) {
         simulate(1_000, async |rt| {
             let kv: Arc<MemoryKv> = Arc::default();
             let ids = Arc::new(IdAllocator::open(kv.clone()).unwrap());

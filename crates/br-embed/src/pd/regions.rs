@@ -14,7 +14,7 @@
 //! A split, merge or move is there as a whole or not at all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ops::Bound,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -100,7 +100,7 @@ pub struct Regions {
 #[derive(Default)]
 struct Table {
     by_start: BTreeMap<Vec<u8>, RegionId>,
-    by_id: HashMap<RegionId, RegionState>,
+    by_id: BTreeMap<RegionId, RegionState>,
 }
 
 impl Regions {
@@ -216,8 +216,8 @@ impl Regions {
     }
 
     /// How many leaders and peers each store has.
-    pub fn store_counts(&self) -> HashMap<StoreId, (usize, usize)> {
-        let mut counts: HashMap<StoreId, (usize, usize)> = HashMap::new();
+    pub fn store_counts(&self) -> BTreeMap<StoreId, (usize, usize)> {
+        let mut counts: BTreeMap<StoreId, (usize, usize)> = BTreeMap::new();
         for state in self.read().by_id.values() {
             counts.entry(state.leader_store()).or_default().0 += 1;
             for peer in &state.region.peers {

@@ -107,6 +107,7 @@ impl<E: Environment> Coordinator<E> {
             };
             let next_tick = rt.now().plus(pause);
             tokio::select! {
+                biased;
                 () = self.publish_until(next_tick) => {}
                 () = end.cancelled() => {}
             }
@@ -129,6 +130,7 @@ impl<E: Environment> Coordinator<E> {
                 }
             };
             tokio::select! {
+                biased;
                 () = rt.sleep(left) => return,
                 () = env.tasks_changed() => return,
                 () = risen => {}

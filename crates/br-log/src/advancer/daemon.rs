@@ -19,6 +19,7 @@ pub async fn run(cluster: &Cluster, config: AdvancerConfig, cancel: &Cancellatio
     let election = Election::new(etcd, rt.clone(), config.id.clone(), config.lease_ttl);
     while !cancel.is_cancelled() {
         let campaigned = tokio::select! {
+            biased;
             campaigned = election.campaign(cancel) => campaigned,
             () = cancelled_and_late(&rt, cancel, &config) => return,
         };
@@ -28,6 +29,7 @@ pub async fn run(cluster: &Cluster, config: AdvancerConfig, cancel: &Cancellatio
             Err(error) => {
                 tracing::warn!(%error, "the election of log backup's coordinator failed");
                 tokio::select! {
+                    biased;
                     () = rt.sleep(config.backoff) => {}
                     () = cancel.cancelled() => {}
                 }
@@ -39,6 +41,7 @@ pub async fn run(cluster: &Cluster, config: AdvancerConfig, cancel: &Cancellatio
         let env = ClusterEnvironment::new(cluster.with_cancel(&end), config.id.clone());
         let mut coordinator = Coordinator::new(Arc::new(env.watching()), config.clone());
         tokio::select! {
+            biased;
             () = coordinator.run(&end) => {}
             () = leadership.lost() => {
                 tracing::warn!(id = config.id, "somebody else coordinates log backup now");

@@ -104,6 +104,7 @@ impl Election {
                 return Ok(true);
             }
             tokio::select! {
+                biased;
                 () = self.changed(found.revision) => {}
                 () = place.lease.lost() => return Ok(false),
                 () = cancel.cancelled() => return Ok(false),
@@ -128,6 +129,7 @@ impl Leadership {
     /// Waits until it is over: the lease is lost, or somebody removed the key.
     pub async fn lost(&self) {
         tokio::select! {
+            biased;
             () = self.lease.lost() => {}
             () = self.removed() => {}
         }

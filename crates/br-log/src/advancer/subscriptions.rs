@@ -6,7 +6,7 @@
 //! service is left alone until its process is another one.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -74,7 +74,7 @@ impl Progress {
 /// The streams.
 #[derive(Default)]
 pub(crate) struct Subscriptions {
-    open: HashMap<StoreId, Subscription>,
+    open: BTreeMap<StoreId, Subscription>,
 }
 
 struct Subscription {

@@ -237,6 +237,7 @@ async fn execute(
         .buffered(at_once)
         .try_collect();
     tokio::select! {
+        biased;
         done = work => done,
         () = target.cancel.cancelled() => Err(CompactError::Cancelled),
     }

@@ -142,6 +142,7 @@ impl Loader {
                 Ok(sum)
             });
         let totals = tokio::select! {
+            biased;
             totals = totals => totals?,
             () = self.cancel.cancelled() => return Err(PointError::Cancelled),
         };

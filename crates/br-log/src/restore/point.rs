@@ -165,6 +165,7 @@ async fn restore_locked(
         }
     };
     let restored = tokio::select! {
+        biased;
         restored = work => restored,
         () = registration.lost() => Err(PointError::RegistrationLost),
     };

@@ -88,6 +88,7 @@ pub async fn run(
     let lock = TargetLock::take(&context.storage, context.cluster.pd()).await?;
     kill_point("backup.locked");
     let done = tokio::select! {
+        biased;
         done = run.locked(&lock) => done,
         lost = lock.lost() => Err(lost.into()),
     };
@@ -131,6 +132,7 @@ async fn cancellable<T>(
 ) -> Result<T, BackupError> {
     let cancel = context.cluster.cancel();
     tokio::select! {
+        biased;
         done = work => match done {
             Err(_) if cancel.is_cancelled() => Err(cancelled()),
             done => done,
@@ -237,6 +239,7 @@ impl<'a> Run<'a> {
         let keeper = keeper.map_err(|error| self.too_late(error))?;
         kill_point("backup.protected");
         let done = tokio::select! {
+            biased;
             done = work => done,
             lost = keeper.lost() => Err(self.too_late(lost)),
         };

@@ -78,6 +78,7 @@ pub(super) async fn restore(
     let registration = Registration::start(cluster, claim).await?;
     kill_point("restore.registered");
     let outcome = tokio::select! {
+        biased;
         outcome = restore_registered(target, options, &keys) => outcome,
         lost = registration.lost() => Err(lost),
     };
@@ -170,6 +171,7 @@ async fn carry_out(
             .await
     };
     let outcome = tokio::select! {
+        biased;
         outcome = work => outcome,
         () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled),
     };

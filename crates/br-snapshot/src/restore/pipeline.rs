@@ -209,6 +209,7 @@ impl Pipeline {
         done: Option<(usize, &Progress)>,
     ) -> Result<(), RestoreError> {
         tokio::select! {
+            biased;
             outcome = self.importer.import(&group) => outcome?,
             () = self.importer.cancel.cancelled() => return Err(RestoreError::Cancelled),
         };

@@ -149,6 +149,7 @@ pub(super) async fn restore<C: Changes>(
     let registration = Registration::start(&target.cluster, claim).await?;
     kill_point("restore.registered");
     let outcome = tokio::select! {
+        biased;
         outcome = restore_registered(target, options, &source, changes) => outcome,
         lost = registration.lost() => Err(lost.into()),
     };
@@ -362,6 +363,7 @@ impl<C: Changes> Work<'_, C> {
             changes.bring_in(plan).await
         };
         let outcome = tokio::select! {
+            biased;
             outcome = work => outcome,
             () = cluster.cancel().cancelled() => Err(RestoreError::Cancelled.into()),
         };

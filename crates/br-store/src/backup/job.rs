@@ -70,6 +70,7 @@ pub(super) async fn serve(store: StoreContext, request: backup::BackupRequest, a
         }
     };
     tokio::select! {
+        biased;
         () = work => {}
         () = gone.closed() => {
             tracing::info!("the client has dropped its backup request");

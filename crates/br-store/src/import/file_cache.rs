@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,7 +13,7 @@ use crate::scratch_file::ScratchFile;
 const CACHE_BYTES_MAX: u64 = 2 << 30;
 
 /// Names one file of one restore.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct CacheKey {
     /// `storage_cache_id` of the request: one per run of a restore.
     pub(super) cache_id: String,
@@ -36,7 +36,7 @@ pub(super) struct FileCache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: HashMap<CacheKey, Slot>,
+    slots: BTreeMap<CacheKey, Slot>,
     /// Counts uses, to find the one used longest ago.
     clock: u64,
 }

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -22,7 +22,7 @@ type Bounds = (Vec<u8>, Vec<u8>);
 pub(super) struct PartitionRanges {
     rt: Rt,
     /// Each with the time at which it ends.
-    ranges: Mutex<HashMap<Bounds, Monotonic>>,
+    ranges: Mutex<BTreeMap<Bounds, Monotonic>>,
 }
 
 impl PartitionRanges {

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -32,7 +32,7 @@ pub(super) struct SpeedLimits {
 #[derive(Debug, Default)]
 struct Inner {
     general: u64,
-    tasks: HashMap<String, (u64, Monotonic)>,
+    tasks: BTreeMap<String, (u64, Monotonic)>,
     /// The bucket that serves `rate`; replaced when the rate changes.
     rate: u64,
     bucket: Option<Arc<RateLimit>>,

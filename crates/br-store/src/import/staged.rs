@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -37,7 +37,7 @@ pub(super) struct StagedFile {
 pub(super) struct Staged {
     rt: Rt,
     dir: PathBuf,
-    slots: Mutex<HashMap<String, Slot>>,
+    slots: Mutex<BTreeMap<String, Slot>>,
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 //! in this payload or an earlier one.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -62,7 +62,7 @@ pub(crate) struct Payload {
     dir: PathBuf,
     memory: Arc<MemoryUse>,
     memory_bytes_max: usize,
-    files: HashMap<FileIdentity, OpenFile>,
+    files: BTreeMap<FileIdentity, OpenFile>,
     spill: Option<SpillFile>,
     own_memory: usize,
     bytes: u64,
@@ -115,7 +115,7 @@ impl Payload {
             dir: dir.to_owned(),
             memory,
             memory_bytes_max,
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             spill: None,
             own_memory: 0,
             bytes: 0,

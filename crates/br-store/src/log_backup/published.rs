@@ -6,7 +6,7 @@
 //! goes back.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Published {
 struct Inner {
     /// The run of a task that the regions are of.
     run: RunId,
-    regions: HashMap<u64, RegionProgress>,
+    regions: BTreeMap<u64, RegionProgress>,
     subscribers: Vec<mpsc::Sender<Message>>,
 }
 
@@ -171,7 +171,7 @@ fn version(progress: &RegionProgress) -> u64 {
 }
 
 /// Events for subscribers; neighbours with the same checkpoint become one.
-fn messages(regions: &HashMap<u64, RegionProgress>) -> Vec<SubscribeFlushEventResponse> {
+fn messages(regions: &BTreeMap<u64, RegionProgress>) -> Vec<SubscribeFlushEventResponse> {
     let mut sorted: Vec<_> = regions.values().collect();
     sorted.sort_by(|a, b| a.region.start_key.cmp(&b.region.start_key));
     let mut events: Vec<FlushEvent> = Vec::new();

@@ -1,6 +1,6 @@
 //! One region as a store observes it: from when on, which keys, which locks hold it back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use br_proto::metapb;
 use br_types::{EncodedKey, KeyRange, RegionId, TimeStamp};
@@ -68,7 +68,7 @@ pub(crate) struct Subscription {
 
 enum Phase {
     /// Lock events since the snapshot; `None`: unlocked.
-    Scanning(HashMap<Vec<u8>, Option<TimeStamp>>),
+    Scanning(BTreeMap<Vec<u8>, Option<TimeStamp>>),
     Running,
 }
 
@@ -77,7 +77,7 @@ impl Subscription {
         Subscription {
             resolved: spec.checkpoint,
             spec,
-            phase: Phase::Scanning(HashMap::new()),
+            phase: Phase::Scanning(BTreeMap::new()),
             locks: LockTracker::default(),
         }
     }

@@ -226,6 +226,7 @@ impl Preparation {
         ];
         let [collector, manager, flusher] = parts;
         tokio::select! {
+            biased;
             fault = collector => fault,
             fault = manager => fault,
             fault = flusher => fault,

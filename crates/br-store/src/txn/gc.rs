@@ -67,6 +67,7 @@ impl Storage {
         let mut done = TimeStamp::ZERO;
         loop {
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 () = self.0.rt.sleep(interval) => {}
             }

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use br_codec::{Lock, LockKind};
 use br_proto::kvrpcpb::{ResolveLockRequest, ResolveLockResponse};
@@ -72,8 +72,8 @@ impl Storage {
 }
 
 /// Commit timestamps by `start_ts`; zero: rolled back.
-fn fates(request: &ResolveLockRequest) -> Result<HashMap<TimeStamp, TimeStamp>, MvccError> {
-    let mut fates = HashMap::new();
+fn fates(request: &ResolveLockRequest) -> Result<BTreeMap<TimeStamp, TimeStamp>, MvccError> {
+    let mut fates = BTreeMap::new();
     if request.txn_infos.is_empty() {
         fates.insert(
             TimeStamp(request.start_version),
@@ -117,7 +117,7 @@ fn resolve_key(
 fn resolve_found(
     txn: &mut WriteTxn<'_>,
     found: &[(EncodedKey, Lock)],
-    fates: &HashMap<TimeStamp, TimeStamp>,
+    fates: &BTreeMap<TimeStamp, TimeStamp>,
 ) -> Result<(), MvccError> {
     for (key, lock) in found {
         let Some(&commit_ts) = fates.get(&lock.start_ts) else {

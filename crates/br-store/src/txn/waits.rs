@@ -6,7 +6,7 @@
 //! their transactions; each tries again, and those that find it locked wait on.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -38,9 +38,9 @@ struct Shared {
 struct Waiters {
     next_id: u64,
     /// By data key of the lock.
-    by_key: HashMap<Vec<u8>, Vec<Waiter>>,
+    by_key: BTreeMap<Vec<u8>, Vec<Waiter>>,
     /// By waiting transaction.
-    edges: HashMap<TimeStamp, Vec<Edge>>,
+    edges: BTreeMap<TimeStamp, Vec<Edge>>,
 }
 
 struct Waiter {
@@ -156,8 +156,8 @@ impl Shared {
 impl Waiters {
     /// Who waits for whom from `from` to `to`, if that is a way.
     fn chain(&self, from: TimeStamp, to: TimeStamp) -> Option<Vec<(TimeStamp, Edge)>> {
-        let mut came_by: HashMap<TimeStamp, (TimeStamp, Edge)> = HashMap::new();
-        let mut seen = HashSet::from([from]);
+        let mut came_by: BTreeMap<TimeStamp, (TimeStamp, Edge)> = BTreeMap::new();
+        let mut seen = BTreeSet::from([from]);
         let mut open = vec![from];
         while let Some(waiter) = open.pop() {
             for edge in self.edges.get(&waiter).into_iter().flatten() {

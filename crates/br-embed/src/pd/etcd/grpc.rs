@@ -1,6 +1,6 @@
 //! etcd's gRPC services over the store.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use br_proto::etcdserverpb::{self as pb, watch_request::RequestUnion};
 use br_rt::Task;
@@ -206,7 +206,7 @@ impl pb::watch_server::Watch for EtcdService {
         let session = WatchSession {
             service: self.clone(),
             sender,
-            watches: HashMap::new(),
+            watches: BTreeMap::new(),
             next_id: 0,
         };
         let task = self.0.rt.spawn(session.run(request.into_inner()));
@@ -223,7 +223,7 @@ impl pb::watch_server::Watch for EtcdService {
 struct WatchSession {
     service: EtcdService,
     sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
-    watches: HashMap<i64, Task<()>>,
+    watches: BTreeMap<i64, Task<()>>,
     next_id: i64,
 }
 

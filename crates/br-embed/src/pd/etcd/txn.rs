@@ -1,4 +1,4 @@
-use std::{cmp::Ordering, collections::HashSet};
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use br_proto::{
     etcdserverpb::{
@@ -245,7 +245,7 @@ fn check_txn(request: &TxnRequest, depth: usize) -> Result<(), EtcdError> {
         return Err(EtcdError::EmptyKey);
     }
     for branch in [&request.success, &request.failure] {
-        let mut puts = HashSet::new();
+        let mut puts = BTreeSet::new();
         let mut deletes = Vec::new();
         check_branch(branch, depth, &mut puts, &mut deletes)?;
         if puts
@@ -261,7 +261,7 @@ fn check_txn(request: &TxnRequest, depth: usize) -> Result<(), EtcdError> {
 fn check_branch<'a>(
     branch: &'a [RequestOp],
     depth: usize,
-    puts: &mut HashSet<&'a [u8]>,
+    puts: &mut BTreeSet<&'a [u8]>,
     deletes: &mut Vec<KeySpan>,
 ) -> Result<(), EtcdError> {
     for operation in branch {
@@ -285,7 +285,7 @@ fn check_branch<'a>(
                 check_txn(request, depth + 1)?;
                 // Only one of its branches runs, but neither may touch what this branch sets.
                 for inner in [&request.success, &request.failure] {
-                    let mut inner_puts = HashSet::new();
+                    let mut inner_puts = BTreeSet::new();
                     check_branch(inner, depth + 1, &mut inner_puts, deletes)?;
                     if inner_puts.iter().any(|key| puts.contains(key)) {
                         return Err(EtcdError::DuplicateKey);

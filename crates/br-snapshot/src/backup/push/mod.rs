@@ -307,6 +307,7 @@ impl<S: Stores> Push<'_, S> {
 
     async fn pause(&self) -> bool {
         tokio::select! {
+            biased;
             () = self.rt.sleep(ROUND_PAUSE) => true,
             () = self.cancel.cancelled() => false,
         }
@@ -453,6 +454,7 @@ impl<S: Stores> Push<'_, S> {
             .collect();
         let resolving = self.stores.resolve(locks, self.expected.end_ts);
         let resolved = tokio::select! {
+            biased;
             resolved = resolving => resolved,
             () = self.cancel.cancelled() => return Err(PushError::Cancelled),
         };

@@ -62,15 +62,16 @@ impl<S: Stores> Push<'_, S> {
         let mut watch = Box::pin(self.rt.sleep(WATCH_INTERVAL));
         loop {
             tokio::select! {
-                event = events.recv() => match event {
-                    Some((store, event)) => self.take_event(state, store, event).await?,
-                    None => return Ok(()),
-                },
+                biased;
+                () = self.cancel.cancelled() => return Err(PushError::Cancelled),
                 () = &mut watch => {
                     self.drop_lost(state, &mut working).await;
                     watch = Box::pin(self.rt.sleep(WATCH_INTERVAL));
                 }
-                () = self.cancel.cancelled() => return Err(PushError::Cancelled),
+                event = events.recv() => match event {
+                    Some((store, event)) => self.take_event(state, store, event).await?,
+                    None => return Ok(()),
+                },
             }
         }
     }

@@ -296,6 +296,7 @@ impl Keeper {
         let mut pause: Duration = LOCK_RECHECK;
         loop {
             tokio::select! {
+                biased;
                 () = self.pd.rt().sleep(pause) => {}
                 () = stop.cancelled() => return,
             }

@@ -4,12 +4,13 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/holdfast/target
 BR := $(CARGO_TARGET_DIR)/debug/br
 
-.PHONY: help deps br demo test e2e bench check fmt lint docs
+.PHONY: help deps br demo test e2e sim bench check fmt lint docs
 
 help:
 	@echo 'make demo    run the main job on an embedded cluster: load, back up, lose, restore, compare'
 	@echo 'make test    every test'
 	@echo 'make e2e     only whole clusters under load, with splits, moving leaders and lost stores'
+	@echo 'make sim     thousands of seeds of the simulation (SIM_SEEDS, SIM_FIRST; SIM_SEED shows one)'
 	@echo 'make bench   speed as ratios to a baseline of the same run'
 	@echo 'make check   what CI runs besides the tests: format, lints, docs'
 	@echo 'make br      build the command: $(BR)'
@@ -29,6 +30,10 @@ test: deps
 
 e2e: deps
 	cargo test --locked -p e2e
+
+sim: export SIM_SEEDS ?= 5000
+sim: deps
+	cargo test --locked -p sim -p e2e -p br --test seeds -- --nocapture
 
 bench: deps
 	cargo run --locked -p bench

@@ -1,6 +1,6 @@
 //! Compares a cluster with the model, key by key and value by value.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use br_cluster::{Cluster, Snapshot};
 use br_tidb::table_key;
@@ -44,7 +44,7 @@ pub async fn check(
     else {
         return Err(differs("*", "the database is missing".to_owned()));
     };
-    let mut found = HashMap::new();
+    let mut found = BTreeMap::new();
     br_catalog::tables(&snapshot, db.info.id(), |table| {
         found.insert(table.info.name.original.clone(), table.info);
         Ok(())

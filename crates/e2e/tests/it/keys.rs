@@ -13,11 +13,9 @@ use br_snapshot::{
 use br_types::{Cf, KeyRange, RawKey};
 use br_workload::{Kinds, Workload, check};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use sim::disturbance::Disturbance;
 
-use crate::{
-    disturbance::Disturbance,
-    site::{Place, Site, options},
-};
+use crate::site::{Place, Site, options};
 
 type Pairs = BTreeMap<RawKey, Vec<u8>>;
 
@@ -58,7 +56,13 @@ async fn transactional_keys_under_load() {
         stop.cancel();
         summary
     };
-    let disturbed = disturbance.run(&source.embedded, 11, split_key, &stop);
+    let rt = Rt::real();
+    let disturbed = async {
+        disturbance
+            .run(&rt, &source.embedded, 11, split_key, &stop)
+            .await
+            .unwrap()
+    };
     let (committed, _, summary) = futures::join!(workload.run(4, &stop), disturbed, backed_up);
     assert!(committed.unwrap() > 0);
     let backup_ts = summary.backup_ts.unwrap();

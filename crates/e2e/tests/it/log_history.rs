@@ -20,10 +20,10 @@ use br_storage::{Faults, SendCredentials, Storage};
 use br_types::TimeStamp;
 use br_workload::{Kinds, Model, Statement, Workload, check};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use sim::disturbance::Disturbance;
 use tempfile::TempDir;
 
 use crate::{
-    disturbance::Disturbance,
     log_backup::{Coordinator, start_log},
     points::{copy, point_options, point_target},
     site::{Place, Site, back_up_tables, options},
@@ -117,7 +117,10 @@ async fn make_history(seed: u64, rng: &mut StdRng) -> History {
         split.extend(rng.random::<u64>().to_be_bytes());
         key::encode(&split)
     };
-    let disturbed = disturbance.run(&site.embedded, rng.random(), split_key, &stop);
+    let rt = Rt::real();
+    let chaos_seed = rng.random();
+    let disturbed = disturbance.run(&rt, &site.embedded, chaos_seed, split_key, &stop);
+    let disturbed = async { disturbed.await.unwrap() };
     let story = async {
         let (full, backup_ts) = Box::pin(back_up_at_some_time(&site, rng)).await;
         let claims = collect_claims(&site, log.path(), backup_ts, rng, &mut coordinator).await;

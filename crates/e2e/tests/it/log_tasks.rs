@@ -216,6 +216,7 @@ async fn a_log_goes_on_where_it_ended_or_not_at_all() {
             min_resolved_ts: checkpoint,
             length: 5,
         }],
+        seal: None,
     };
     let name = format!(
         "v1/backupmeta/{0:016X}0000000000000001-d{0:016X}l{0:016X}u{0:016X}p0000000000000000.meta",

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "tests and their helpers")]
 #![allow(clippy::print_stdout, reason = "seeds, for replaying a failure")]
 
-mod disturbance;
 mod golden;
 mod keys;
 mod log_backup;

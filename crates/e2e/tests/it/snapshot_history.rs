@@ -20,11 +20,9 @@ use br_snapshot::{
 use br_types::TimeStamp;
 use br_workload::{Kinds, Model, Workload, check, schema_generator};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use sim::disturbance::{Disturbance, Disturbed};
 
-use crate::{
-    disturbance::{Disturbance, Disturbed},
-    site::{Place, Site, back_up_tables, options, restore_tables},
-};
+use crate::site::{Place, Site, back_up_tables, options, restore_tables};
 
 const DB: &str = "history";
 const SEEDS_DEFAULT: u64 = 6;
@@ -102,7 +100,9 @@ async fn back_up_under_load(source: &Site, workload: &Workload, rng: &mut StdRng
         let handle = schema_generator::handle(rng, table);
         key::encode(table.record_key(&handle).as_bytes())
     };
-    let disturbed = disturbance.run(&source.embedded, rng.random(), split_key, &stop);
+    let seed = rng.random();
+    let disturbed = disturbance.run(&rt, &source.embedded, seed, split_key, &stop);
+    let disturbed = async { disturbed.await.unwrap() };
     let backups = async {
         let first = source.now().await;
         rt.sleep(Duration::from_millis(rng.random_range(300..900)))
@@ -233,7 +233,10 @@ async fn restore(from: &Place, crypter: &Crypter, rng: &mut StdRng) -> Site {
     if rng.random() {
         stop.cancel();
     }
-    let disturbed = disturbance.run(&site.embedded, rng.random(), nowhere, &stop);
+    let rt = Rt::real();
+    let seed = rng.random();
+    let disturbed = disturbance.run(&rt, &site.embedded, seed, nowhere, &stop);
+    let disturbed = async { disturbed.await.unwrap() };
     let restored = async {
         let restored = site.restore(from, &options).await;
         stop.cancel();

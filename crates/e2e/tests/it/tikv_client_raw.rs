@@ -12,12 +12,10 @@ use br_embed::Options;
 use br_rt::CancellationToken;
 use br_types::EncodedKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use sim::disturbance::Disturbance;
 use tikv_client::{Config, KvPair, RawClient};
 
-use crate::{
-    disturbance::Disturbance,
-    site::{Site, options},
-};
+use crate::site::{Site, options};
 
 const KEYS: u32 = 80;
 const WORKERS: u64 = 3;
@@ -68,7 +66,13 @@ async fn random_commands(api_version: ApiVersion, seed: u64) {
         kept_bound: Some(routing(api_version, AFTER_ALL)),
         ..Disturbance::default()
     };
-    let disturbed = disturbance.run(&site.embedded, seed, split_key, &stop);
+    let rt = br_rt::Rt::real();
+    let disturbed = async {
+        disturbance
+            .run(&rt, &site.embedded, seed, split_key, &stop)
+            .await
+            .unwrap()
+    };
     let (model, disturbed) = futures::join!(workers, disturbed);
     println!(
         "{} keys, {disturbed:?}, {} regions",

@@ -9,16 +9,14 @@ use br_proto::kvrpcpb;
 use br_rt::{CancellationToken, Rt};
 use br_types::RawKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use sim::disturbance::Disturbance;
 use tikv_client::{
     BoundRange, CheckLevel, Config, Error, Key, KvPair, Timestamp, TimestampExt, Transaction,
     TransactionClient, TransactionOptions,
     transaction::{HeartbeatOption, Mutation, ResolveLocksOptions},
 };
 
-use crate::{
-    disturbance::Disturbance,
-    site::{Site, options},
-};
+use crate::site::{Site, options};
 
 const KEYS: u32 = 60;
 const WORKERS: u64 = 4;
@@ -118,7 +116,13 @@ async fn history(api_version: ApiVersion, seed: u64) {
         stop.cancel();
         done.into_iter().flatten().collect::<Vec<_>>()
     };
-    let disturbed = disturbance.run(&site.embedded, seed, split_key, &stop);
+    let rt = Rt::real();
+    let disturbed = async {
+        disturbance
+            .run(&rt, &site.embedded, seed, split_key, &stop)
+            .await
+            .unwrap()
+    };
     let (done, disturbed) = futures::join!(workers, disturbed);
     let committed = done.iter().filter(|done| done.commit.is_some()).count();
     println!(

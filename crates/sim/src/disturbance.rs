@@ -6,17 +6,18 @@ use std::time::Duration;
 use br_embed::Cluster;
 use br_rt::{CancellationToken, Rt};
 use br_types::{EncodedKey, StoreId};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// Which disturbances.
-pub(crate) struct Disturbance {
-    pub(crate) merges: bool,
+pub struct Disturbance {
+    /// Whether regions merge.
+    pub merges: bool,
     /// A bound between regions that merges leave alone.
-    pub(crate) kept_bound: Option<EncodedKey>,
+    pub kept_bound: Option<EncodedKey>,
     /// How often a store fails and comes back; one at a time.
-    pub(crate) store_failures: usize,
+    pub store_failures: usize,
     /// Between two disturbances.
-    pub(crate) pause_max: Duration,
+    pub pause_max: Duration,
 }
 
 impl Default for Disturbance {
@@ -32,49 +33,72 @@ impl Default for Disturbance {
 
 /// How much happened, so that a test can tell that something did.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Disturbed {
-    pub(crate) splits: usize,
-    pub(crate) merges: usize,
-    pub(crate) transfers: usize,
-    pub(crate) store_failures: usize,
+pub struct Disturbed {
+    /// Regions that were split.
+    pub splits: usize,
+    /// Regions that were merged.
+    pub merges: usize,
+    /// Leaders that moved.
+    pub transfers: usize,
+    /// Stores that failed and came back.
+    pub store_failures: usize,
 }
 
 impl Disturbance {
     /// Goes on until `stop`. `key` gives keys to split at. Every store is up at the end.
-    pub(crate) async fn run(
+    ///
+    /// # Errors
+    /// A store cannot be stopped or started.
+    pub async fn run(
         &self,
+        rt: &Rt,
         cluster: &Cluster,
         seed: u64,
         key: impl Fn(&mut StdRng) -> EncodedKey,
         stop: &CancellationToken,
-    ) -> Disturbed {
-        let rt = Rt::real();
+    ) -> Result<Disturbed, br_embed::ClusterError> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut done = Disturbed::default();
-        let stores: Vec<StoreId> = cluster.store_infos().iter().map(|store| store.id).collect();
         while !stop.is_cancelled() {
-            match rng.random_range(0..20) {
-                0..6 => {
-                    let key = key(&mut rng);
-                    // Lost against a split by size, at worst.
-                    if let Ok(made) = cluster.split_at(&[key]) {
-                        done.splits += usize::from(!made.is_empty());
-                    }
-                }
-                6..10 if self.merges => done.merges += usize::from(self.merge(cluster, &mut rng)),
-                10 if done.store_failures < self.store_failures => {
-                    let store = stores[rng.random_range(0..stores.len())];
-                    cluster.kill_store(store).unwrap();
-                    rt.sleep(Duration::from_millis(rng.random_range(20..400)))
-                        .await;
-                    cluster.revive_store(store).await.unwrap();
-                    done.store_failures += 1;
-                }
-                _ => done.transfers += usize::from(transfer(cluster, &mut rng)),
-            }
-            rt.sleep(self.pause_max.mul_f64(rng.random())).await;
+            self.step(rt, cluster, &mut rng, &key, &mut done).await?;
         }
-        done
+        Ok(done)
+    }
+
+    /// One disturbance and a pause.
+    ///
+    /// # Errors
+    /// A store cannot be stopped or started.
+    pub async fn step(
+        &self,
+        rt: &Rt,
+        cluster: &Cluster,
+        rng: &mut StdRng,
+        key: &impl Fn(&mut StdRng) -> EncodedKey,
+        done: &mut Disturbed,
+    ) -> Result<(), br_embed::ClusterError> {
+        match rng.random_range(0..20) {
+            0..6 => {
+                let key = key(rng);
+                // Lost against a split by size, at worst.
+                if let Ok(made) = cluster.split_at(&[key]) {
+                    done.splits += usize::from(!made.is_empty());
+                }
+            }
+            6..10 if self.merges => done.merges += usize::from(self.merge(cluster, rng)),
+            10 if done.store_failures < self.store_failures => {
+                let stores = cluster.store_infos();
+                let store: StoreId = stores[rng.random_range(0..stores.len())].id;
+                cluster.kill_store(store)?;
+                rt.sleep(Duration::from_millis(rng.random_range(20..400)))
+                    .await;
+                cluster.revive_store(store).await?;
+                done.store_failures += 1;
+            }
+            _ => done.transfers += usize::from(transfer(cluster, rng)),
+        }
+        rt.sleep(self.pause_max.mul_f64(rng.random())).await;
+        Ok(())
     }
 
     fn merge(&self, cluster: &Cluster, rng: &mut StdRng) -> bool {

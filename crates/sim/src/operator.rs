@@ -1,0 +1,70 @@
+//! Runs commands as an operator does: some die in the middle, some fail because of the weather, and
+//! each is run again until it is done.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use br_rt::Rt;
+use br_types::{Classify, Kind};
+use rand::{RngExt as _, rngs::StdRng};
+
+use crate::trace::Trace;
+
+/// Runs of one command; in a storm every other request fails.
+const ATTEMPTS_MAX: usize = 60;
+/// Runs that may be killed, the first ones.
+const KILLS_MAX: usize = 3;
+/// A command that lives as long as this is not killed.
+const KILLED_WITHIN: Duration = Duration::from_secs(4);
+/// Between two runs; less than the leases of a command that died.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Who runs the commands.
+pub(crate) struct Operator<'a> {
+    pub(crate) rt: &'a Rt,
+    pub(crate) trace: &'a Trace,
+    /// Whether commands are killed.
+    pub(crate) kills: bool,
+}
+
+impl Operator<'_> {
+    /// Runs a command until it succeeds. A killed one is dropped where it stands, without a chance to
+    /// tidy up.
+    pub(crate) async fn run<T, E>(
+        &self,
+        name: &str,
+        rng: &mut StdRng,
+        mut command: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T>
+    where
+        E: Classify + std::fmt::Display + std::fmt::Debug,
+    {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let is_killed = self.kills && attempt <= KILLS_MAX && rng.random();
+            let lives = match is_killed {
+                true => KILLED_WITHIN.mul_f64(rng.random()),
+                false => Duration::MAX,
+            };
+            match self.rt.timeout(lives, Box::pin(command())).await {
+                Err(_) => self
+                    .trace
+                    .note(format_args!("{name}: killed in run {attempt}")),
+                Ok(Ok(done)) => {
+                    self.trace
+                        .note(format_args!("{name}: done in run {attempt}"));
+                    return Ok(done);
+                }
+                Ok(Err(error)) => {
+                    let kind = error.kind();
+                    self.trace
+                        .note(format_args!("{name}: run {attempt}: {kind:?}: {error}"));
+                    if !matches!(kind, Kind::Retry | Kind::Reroute | Kind::Conflict) {
+                        bail!("{name} ended with {kind:?}: {error}: {error:?}");
+                    }
+                }
+            }
+            self.rt.sleep(PAUSE).await;
+        }
+        bail!("{name} was not done after {ATTEMPTS_MAX} runs")
+    }
+}

@@ -1,0 +1,72 @@
+//! Seeds of the simulation. `SIM_SEED` runs a single one and shows its trace, `SIM_SEEDS` is the
+//! number of seeds, `SIM_FIRST` the first of them, `SIM_LOG` shows log lines, such as
+//! `SIM_LOG=br_log=debug,br_rt=trace`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// In `make test`.
+const SEEDS_DEFAULT: u64 = 200;
+/// The end of a trace that a failure shows; all of it with `SIM_SEED`.
+const LINES_SHOWN: usize = 15;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap())
+}
+
+#[test]
+fn everything_holds() {
+    let one = number("SIM_SEED");
+    let first = one.or(number("SIM_FIRST")).unwrap_or(0);
+    let count = one.map_or(number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT), |_| 1);
+    let next = AtomicU64::new(first);
+    if let Ok(filter) = std::env::var("SIM_LOG") {
+        let lines = tracing_subscriber::fmt().with_env_filter(filter);
+        lines.without_time().with_ansi(false).init();
+    }
+    // Each run has one thread; they know nothing of each other.
+    let failed = std::thread::scope(|scope| {
+        let runs = (0..std::thread::available_parallelism().map_or(1, usize::from)).map(|_| {
+            scope.spawn(|| {
+                let mut failed = Vec::new();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return failed;
+                    }
+                    if !holds(seed, one.is_some()) {
+                        failed.push(seed);
+                    }
+                }
+            })
+        });
+        let runs: Vec<_> = runs.collect();
+        let failed = runs.into_iter().flat_map(|run| run.join().unwrap());
+        failed.collect::<Vec<_>>()
+    });
+    assert!(failed.is_empty(), "failed: SIM_SEED={failed:?}");
+}
+
+fn holds(seed: u64, is_shown: bool) -> bool {
+    let told = sim::run(seed).unwrap();
+    let is_good = told.outcome.is_ok();
+    if is_shown || !is_good {
+        let from = match is_shown {
+            true => 0,
+            false => told.trace.len().saturating_sub(LINES_SHOWN),
+        };
+        println!("SIM_SEED={seed}\n{}", told.trace[from..].join("\n"));
+    }
+    is_good
+}
+
+#[test]
+fn a_seed_tells_one_story() {
+    for seed in 0..10 {
+        let (a, b) = (sim::run(seed).unwrap(), sim::run(seed).unwrap());
+        for (a, b) in a.trace.iter().zip(&b.trace) {
+            assert_eq!(a, b, "seed {seed}");
+        }
+        assert_eq!(a.trace.len(), b.trace.len());
+    }
+}

@@ -94,6 +94,25 @@ impl Method {
         }
     }
 
+    /// The method with this number in requests and tasks.
+    ///
+    /// # Errors
+    /// [`CrypterError::UnsupportedMethod`].
+    pub fn from_proto(number: i32) -> Result<Method, CrypterError> {
+        match EncryptionMethod::try_from(number) {
+            Ok(EncryptionMethod::Unknown | EncryptionMethod::Plaintext) => Ok(Method::Plaintext),
+            Ok(EncryptionMethod::Aes128Ctr) => Ok(Method::Aes128Ctr),
+            Ok(EncryptionMethod::Aes192Ctr) => Ok(Method::Aes192Ctr),
+            Ok(EncryptionMethod::Aes256Ctr) => Ok(Method::Aes256Ctr),
+            _ => Err(CrypterError::UnsupportedMethod(number)),
+        }
+    }
+
+    /// Its number in requests and tasks.
+    pub const fn number(self) -> i32 {
+        self.to_proto() as i32
+    }
+
     const fn to_proto(self) -> EncryptionMethod {
         match self {
             Method::Plaintext => EncryptionMethod::Plaintext,

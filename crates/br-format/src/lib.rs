@@ -7,7 +7,7 @@
 //! - [`names`]: names of all objects, and which of them may be overwritten;
 //! - [`backupmeta`]: the index of a backup, both layouts, reading and writing;
 //! - [`schema`], [`stats`]: what a backup says about tables;
-//! - [`crypter`]: encryption of all of them;
+//! - [`crypter`]: encryption of all of them; [`master_key`]: keys under other keys;
 //! - [`resume`]: files from which an interrupted backup goes on;
 //! - [`kv_stats`]: sums that prove a table complete;
 //! - [`log`]: everything of a log backup.
@@ -17,6 +17,7 @@ pub mod backupmeta;
 pub mod crypter;
 pub mod kv_stats;
 pub mod log;
+pub mod master_key;
 pub mod names;
 pub mod resume;
 pub mod schema;

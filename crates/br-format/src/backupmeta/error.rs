@@ -32,6 +32,12 @@ pub enum MetaError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The content is as random as only encrypted content is.
+    #[error("{object} is encrypted, and no key was given")]
+    NoKey {
+        /// The object.
+        object: String,
+    },
     /// The content has no sense after decryption.
     #[error("{object} cannot be decrypted with this key and method")]
     WrongKey {
@@ -114,7 +120,8 @@ impl Classify for MetaError {
             | MetaError::Incomplete { .. }
             | MetaError::TooLarge { .. }
             | MetaError::TooDeep { .. } => Kind::Data,
-            MetaError::WrongKey { .. }
+            MetaError::NoKey { .. }
+            | MetaError::WrongKey { .. }
             | MetaError::NewerVersion { .. }
             | MetaError::UnknownField { .. }
             | MetaError::Unsupported { .. } => Kind::Invalid,
@@ -129,7 +136,7 @@ impl Classify for MetaError {
             | MetaError::Incomplete { .. }
             | MetaError::TooLarge { .. }
             | MetaError::TooDeep { .. } => Code::INVALID_META_FILE,
-            MetaError::WrongKey { .. } => Code::INVALID_ARGUMENT,
+            MetaError::NoKey { .. } | MetaError::WrongKey { .. } => Code::INVALID_ARGUMENT,
             MetaError::NewerVersion { .. } | MetaError::UnknownField { .. } => {
                 Code::VERSION_MISMATCH
             }
@@ -148,6 +155,9 @@ impl Classify for MetaError {
             | MetaError::Incomplete { .. }
             | MetaError::TooLarge { .. }
             | MetaError::TooDeep { .. } => "Take another copy of this backup, or another backup.",
+            MetaError::NoKey { .. } => {
+                "Give --crypter.method and the key that the backup was made with."
+            }
             MetaError::WrongKey { .. } => {
                 "Give the method and the key that the backup was made with."
             }

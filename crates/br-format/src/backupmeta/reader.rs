@@ -27,10 +27,33 @@ pub struct BackupMeta {
     ddl_indexes: MetaFile,
 }
 
+/// Fewer bytes say nothing about whether they are random.
+const RANDOM_BYTES_MIN: usize = 128;
+
+/// Whether all values of a byte are about as frequent: two bytes of encrypted ones are the same in
+/// one of 256 cases. Names, small numbers and zeros make that several times as often in a
+/// `backupmeta` (4.5 times in the least of those that were measured), damaged or not.
+fn looks_encrypted(bytes: &[u8]) -> bool {
+    if bytes.len() < RANDOM_BYTES_MIN {
+        return false;
+    }
+    let mut counts = [0_u64; 256];
+    for byte in bytes {
+        counts[usize::from(*byte)] += 1;
+    }
+    let same: u64 = counts
+        .iter()
+        .map(|count| count * count.saturating_sub(1))
+        .sum();
+    let pairs = bytes.len() as u64 * (bytes.len() as u64 - 1);
+    same * 256 < 2 * pairs
+}
+
 impl BackupMeta {
     /// Reads the stored bytes of `backupmeta`.
     ///
     /// # Errors
+    /// - [`MetaError::NoKey`]: they are as random as only encrypted ones are, without a key;
     /// - [`MetaError::WrongKey`], [`MetaError::Malformed`], [`MetaError::Incomplete`]: the bytes
     ///   are not a whole `backupmeta`;
     /// - [`MetaError::NewerVersion`], [`MetaError::UnknownField`]: a newer tool made it (unless
@@ -43,6 +66,9 @@ impl BackupMeta {
     ) -> Result<BackupMeta, MetaError> {
         let bytes = decrypt(stored, crypter)?;
         let no_sense = || match crypter.is_plaintext() {
+            true if looks_encrypted(&bytes) => MetaError::NoKey {
+                object: BACKUPMETA.to_owned(),
+            },
             true => MetaError::malformed(BACKUPMETA, "it is not a backupmeta"),
             false => MetaError::WrongKey {
                 object: BACKUPMETA.to_owned(),

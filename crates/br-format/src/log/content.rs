@@ -243,12 +243,14 @@ fn decrypt(
             });
         }
     }
-    if let KeySource::MasterKey(_) = encryption.key {
-        return Err(LogFormatError::Unsupported {
-            object: place.to_owned(),
-            feature: "a data key under a master key",
-        });
-    }
+    let crypter = match &encryption.key {
+        KeySource::Task => crypter,
+        KeySource::MasterKey { opened, .. } => {
+            opened.as_ref().ok_or_else(|| LogFormatError::NoMasterKey {
+                object: place.to_owned(),
+            })?
+        }
+    };
     if crypter.is_plaintext() {
         return Err(LogFormatError::NoKey {
             object: place.to_owned(),

@@ -6,15 +6,20 @@ use br_proto::encryptionpb::{
 };
 
 use super::LogFormatError;
-use crate::crypter::{Iv, Method};
+use crate::crypter::{Crypter, Iv, Method};
 
 /// Where the key of a file comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeySource {
     /// The task has the key itself (`--log.crypter.key`).
     Task,
-    /// The key lies in the metadata, encrypted under a master key. Kept as it is.
-    MasterKey(MasterKeyBased),
+    /// The key lies in the metadata, encrypted under a master key.
+    MasterKey {
+        /// As it lies there.
+        wrapped: MasterKeyBased,
+        /// The same, once a master key has opened it; never stored.
+        opened: Option<Crypter>,
+    },
 }
 
 /// How one logical file is encrypted.
@@ -64,7 +69,10 @@ impl FileEncryption {
         };
         let key = match info.mode {
             Some(Mode::PlainTextDataKey(PlainTextDataKey {})) => KeySource::Task,
-            Some(Mode::MasterKeyBased(based)) => KeySource::MasterKey(based),
+            Some(Mode::MasterKeyBased(wrapped)) => KeySource::MasterKey {
+                wrapped,
+                opened: None,
+            },
             None => {
                 let reason = "an encrypted file does not say where its key is";
                 return Err(LogFormatError::malformed(object, reason));
@@ -90,7 +98,7 @@ impl FileEncryption {
         FileEncryptionInfo {
             mode: Some(match &self.key {
                 KeySource::Task => Mode::PlainTextDataKey(PlainTextDataKey {}),
-                KeySource::MasterKey(based) => Mode::MasterKeyBased(based.clone()),
+                KeySource::MasterKey { wrapped, .. } => Mode::MasterKeyBased(wrapped.clone()),
             }),
             encryption_method: method as i32,
             file_iv: self.iv.0.to_vec(),

@@ -42,6 +42,12 @@ pub enum LogFormatError {
         /// The method.
         method: String,
     },
+    /// It is encrypted with a key under a master key, which was not given.
+    #[error("{object} is encrypted with a key under a master key, and no master key was given")]
+    NoMasterKey {
+        /// The object.
+        object: String,
+    },
     /// It is encrypted and the key is another one.
     #[error("{object} cannot be decrypted with this key and method")]
     WrongKey {
@@ -100,6 +106,7 @@ impl Classify for LogFormatError {
             | LogFormatError::Length { .. }
             | LogFormatError::Checksum { .. } => Kind::Data,
             LogFormatError::NoKey { .. }
+            | LogFormatError::NoMasterKey { .. }
             | LogFormatError::WrongKey { .. }
             | LogFormatError::NewerVersion { .. }
             | LogFormatError::UnknownField { .. }
@@ -114,9 +121,9 @@ impl Classify for LogFormatError {
             LogFormatError::Length { .. } | LogFormatError::Checksum { .. } => {
                 Code::INVALID_META_FILE
             }
-            LogFormatError::NoKey { .. } | LogFormatError::WrongKey { .. } => {
-                Code::INVALID_ARGUMENT
-            }
+            LogFormatError::NoKey { .. }
+            | LogFormatError::NoMasterKey { .. }
+            | LogFormatError::WrongKey { .. } => Code::INVALID_ARGUMENT,
             LogFormatError::NewerVersion { field, .. } if *field == "migration version" => {
                 Code::MIGRATION_VERSION_NOT_SUPPORTED
             }
@@ -138,6 +145,10 @@ impl Classify for LogFormatError {
             }
             LogFormatError::NoKey { .. } | LogFormatError::WrongKey { .. } => {
                 "Give --log.crypter.method and the key that the log backup was started with."
+            }
+            LogFormatError::NoMasterKey { .. } => {
+                "Give --master-key and --master-key-crypter-method as the log backup was started \
+                 with."
             }
             LogFormatError::NewerVersion { .. } | LogFormatError::UnknownField { .. } => {
                 "Use a newer version of this tool."

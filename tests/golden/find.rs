@@ -7,7 +7,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-fn main() {
+pub(crate) fn main() {
     println!("cargo::rerun-if-env-changed=HOLDFAST_GOLDEN");
     println!("cargo::rustc-check-cfg=cfg(golden)");
     let here = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();

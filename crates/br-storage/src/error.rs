@@ -118,20 +118,29 @@ impl StorageError {
     }
 }
 
-impl Classify for StorageError {
+/// For attempts below the operations on objects.
+impl Classify for Failure {
     fn kind(&self) -> Kind {
-        match self.failure {
+        match self {
             Failure::Unavailable(_) => Kind::Retry,
             Failure::AlreadyExists => Kind::Conflict,
-            Failure::NotFound(_) if self.operation == Operation::Open => Kind::Invalid,
-            Failure::NotFound(_) | Failure::Truncated { .. } | Failure::TooLarge { .. } => {
-                Kind::Data
-            }
+            Failure::NotFound(_)
+            | Failure::Truncated { .. }
+            | Failure::TooLarge { .. }
+            | Failure::BadName(_) => Kind::Data,
             Failure::PermissionDenied(_)
             | Failure::DiskFull(_)
             | Failure::Settings(_)
             | Failure::Refused(_) => Kind::Invalid,
-            Failure::BadName(_) => Kind::Data,
+        }
+    }
+}
+
+impl Classify for StorageError {
+    fn kind(&self) -> Kind {
+        match self.failure {
+            Failure::NotFound(_) if self.operation == Operation::Open => Kind::Invalid,
+            _ => self.failure.kind(),
         }
     }
 
@@ -192,6 +201,9 @@ impl From<object_store::Error> for Failure {
 fn of_generic(error: &object_store::Error, text: String) -> Failure {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = cause {
+        if let Some(failure) = current.downcast_ref::<Failure>() {
+            return failure.clone();
+        }
         if let Some(io) = current.downcast_ref::<io::Error>() {
             return of_io(io.kind(), text);
         }

@@ -5,10 +5,13 @@
 //! gets its backend in a request ([`Backend::from_proto`]) and opens it in the same way.
 
 mod adopt;
+mod aws;
 mod backend;
 mod error;
 mod fault;
+mod http;
 mod list;
+mod master_keys;
 mod open;
 mod secret;
 mod storage;
@@ -17,10 +20,13 @@ mod url;
 mod wire;
 mod writer;
 
+pub use aws::{Kms, KmsDataKey, KmsError};
 pub use backend::{AzureOptions, Backend, GcsOptions, NameLayout, S3Options, StorageOptions};
 pub use error::{Failure, Operation, StorageError};
 pub use fault::{CrashPoint, Faults, Outage};
+pub use http::{Traffic, traffic_of_process};
 pub use list::Entry;
+pub use master_keys::{MasterKeys, MasterKeysError, parse_master_key};
 pub use open::{forget_memory, set_memory_faults};
 pub use secret::Secret;
 pub use storage::{READ_BYTES_MAX, Storage};

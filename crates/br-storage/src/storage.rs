@@ -27,7 +27,9 @@ use object_store::{
     PutPayload, local::LocalFileSystem, path::Path,
 };
 
-use crate::{Backend, Failure, Faults, NameLayout, Operation, StorageError, Writer, open};
+use crate::{
+    Backend, Failure, Faults, MasterKeys, NameLayout, Operation, StorageError, Writer, open,
+};
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,8 @@ pub struct Storage(Arc<Inner>);
 struct Inner {
     rt: Rt,
     store: Arc<dyn ObjectStore>,
+    /// Sends each request once, for what must be new.
+    once: Arc<dyn ObjectStore>,
     local: Option<Arc<LocalFileSystem>>,
     attributes: Attributes,
     sorted: bool,
@@ -64,6 +68,7 @@ struct Inner {
     place: Arc<str>,
     retry: RetryPolicy,
     faults: Faults,
+    master_keys: Option<MasterKeys>,
 }
 
 impl Storage {
@@ -84,6 +89,7 @@ impl Storage {
         Ok(Storage(Arc::new(Inner {
             rt: rt.clone(),
             store: opened.store,
+            once: opened.once,
             local: opened.local,
             attributes: opened.attributes,
             sorted: opened.sorted,
@@ -92,6 +98,7 @@ impl Storage {
             place,
             retry: RETRY,
             faults: opened.faults,
+            master_keys: None,
         })))
     }
 
@@ -131,6 +138,20 @@ impl Storage {
             faults,
             ..(*self.0).clone()
         }))
+    }
+
+    /// The same storage with the master keys of the log that lies there.
+    #[must_use]
+    pub fn with_master_keys(&self, master_keys: MasterKeys) -> Storage {
+        Storage(Arc::new(Inner {
+            master_keys: Some(master_keys),
+            ..(*self.0).clone()
+        }))
+    }
+
+    /// The master keys of the log that lies there, if they were given.
+    pub fn master_keys(&self) -> Option<&MasterKeys> {
+        self.0.master_keys.as_ref()
     }
 
     /// How stores name their files there.
@@ -299,12 +320,11 @@ impl Storage {
             ..PutOptions::default()
         };
         let payload = PutPayload::from(bytes);
-        match self
-            .0
-            .store
-            .put_opts(path, payload.clone(), options(mode))
-            .await
-        {
+        let store = match mode {
+            PutMode::Create => &self.0.once,
+            _ => &self.0.store,
+        };
+        match store.put_opts(path, payload.clone(), options(mode)).await {
             Err(object_store::Error::NotImplemented { .. }) => {
                 // S3 look-alikes without conditional writes: as good as it gets there.
                 tracing::warn!(name = %path, "the storage cannot create atomically");

@@ -7,7 +7,7 @@ use br_proto::backup::{self as pb, storage_backend::Backend as Proto};
 use br_types::{Classify, Code, Kind};
 use sha2::{Digest, Sha256};
 
-use crate::{AzureOptions, Backend, GcsOptions, S3Options, Secret};
+use crate::{AzureOptions, Backend, GcsOptions, S3Options, Secret, aws};
 
 #[cfg(test)]
 mod tests;
@@ -165,12 +165,11 @@ fn sent(send: SendCredentials, set: &Secret, variable: &str) -> String {
 }
 
 fn s3_to_proto(bucket: &str, prefix: &str, options: &S3Options, send: SendCredentials) -> pb::S3 {
-    let explicit = !options.access_key.is_empty();
-    let session_token = match (explicit, send) {
-        // A token of the environment does not belong to a key of the URL.
-        (true, SendCredentials::Yes) => options.session_token.reveal().to_owned(),
-        _ => sent(send, &options.session_token, "AWS_SESSION_TOKEN"),
+    let keys = match send {
+        SendCredentials::Yes => aws::lasting_keys(&options.into()),
+        SendCredentials::No => None,
     };
+    let (access_key, secret_access_key, session_token) = keys.unwrap_or_default();
     pb::S3 {
         endpoint: options.endpoint.clone(),
         region: options.region.clone(),
@@ -179,8 +178,8 @@ fn s3_to_proto(bucket: &str, prefix: &str, options: &S3Options, send: SendCreden
         storage_class: options.storage_class.clone(),
         sse: options.sse.clone(),
         acl: options.acl.clone(),
-        access_key: sent(send, &options.access_key, "AWS_ACCESS_KEY_ID"),
-        secret_access_key: sent(send, &options.secret_access_key, "AWS_SECRET_ACCESS_KEY"),
+        access_key,
+        secret_access_key,
         force_path_style: options.path_style(),
         sse_kms_key_id: options.sse_kms_key_id.clone(),
         role_arn: options.role_arn.clone(),

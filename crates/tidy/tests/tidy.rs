@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u32, &[&str])] = &[
     ("bench", 5, &[]),
     ("sim", 5, &[]),
     ("e2e", 5, &["sim"]),
+    ("test-servers", 5, &[]),
     ("tidy", 0, &[]),
 ];
 

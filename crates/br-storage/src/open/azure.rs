@@ -1,12 +1,18 @@
-use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder, split_sas};
+use br_rt::Rt;
+use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder, split_sas};
 
-use super::{client_options, retry_config, settings, unsupported};
-use crate::{AzureOptions, Failure};
+use super::{Clients, client_options, settings};
+use crate::{
+    AzureOptions, Failure,
+    http::{Connector, ExtraHeaders, Signer},
+};
 
-pub(super) fn open(container: &str, options: &AzureOptions) -> Result<MicrosoftAzure, Failure> {
-    if !options.encryption_scope.is_empty() {
-        return Err(unsupported("Azure", "encryption-scope"));
-    }
+pub(super) fn open(
+    rt: &Rt,
+    container: &str,
+    options: &AzureOptions,
+) -> Result<Clients<MicrosoftAzure>, Failure> {
+    let headers = ExtraHeaders::new("x-ms-encryption-scope", &options.encryption_scope)?;
     let explicit = !options.sas_token.is_empty() || !options.account_key.is_empty();
     let mut builder = if explicit {
         MicrosoftAzureBuilder::new()
@@ -30,10 +36,13 @@ pub(super) fn open(container: &str, options: &AzureOptions) -> Result<MicrosoftA
     if !options.encryption_key.is_empty() {
         builder = builder.with_encryption_key(options.encryption_key.reveal());
     }
-    builder
+    let account = builder.get_config_value(&AzureConfigKey::AccountName);
+    let builder = builder
         .with_container_name(container)
         .with_client_options(client_options(&options.endpoint))
-        .with_retry(retry_config())
-        .build()
-        .map_err(settings)
+        .with_http_connector(Connector::new(rt, headers.clone()));
+    let clients = Clients::build(|retry| builder.clone().with_retry(retry).build())?;
+    let credentials = clients.patient.credentials().clone();
+    headers.signed_by(Signer::Azure(credentials, account.unwrap_or_default()));
+    Ok(clients)
 }

@@ -35,6 +35,8 @@ const HTTP_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Opened {
     /// The objects, with names relative to the backend's prefix.
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same objects by way of single attempts; see [`Clients`].
+    pub(crate) once: Arc<dyn ObjectStore>,
     /// The same once more, if it is a directory.
     pub(crate) local: Option<Arc<LocalFileSystem>>,
     /// What each new object gets.
@@ -70,35 +72,57 @@ pub(crate) async fn open(rt: &Rt, backend: &Backend) -> Result<Opened, Failure> 
             prefix,
             options,
         } => {
-            let store = s3::open(bucket, options).await?;
-            Ok(opened(
-                Arc::new(store),
-                prefix,
-                &options.storage_class,
-                true,
-            ))
+            let clients = s3::open(rt, bucket, options).await?;
+            Ok(remote(clients, prefix, &options.storage_class))
         }
         Backend::Gcs {
             bucket,
             prefix,
             options,
         } => {
-            let store = gcs::open(bucket, options)?;
-            Ok(opened(
-                Arc::new(store),
-                prefix,
-                &options.storage_class,
-                true,
-            ))
+            let clients = gcs::open(rt, bucket, options)?;
+            Ok(remote(clients, prefix, &options.storage_class))
         }
         Backend::Azure {
             container,
             prefix,
             options,
         } => {
-            let store = azure::open(container, options)?;
-            Ok(opened(Arc::new(store), prefix, &options.access_tier, true))
+            let clients = azure::open(rt, container, options)?;
+            Ok(remote(clients, prefix, &options.access_tier))
         }
+    }
+}
+
+/// Two clients of one place.
+struct Clients<S> {
+    /// Tries a request again by itself.
+    patient: S,
+    /// Sends each request once: an object that is to be new would, after a lost answer, be found to
+    /// exist by the very attempt that is repeated.
+    once: S,
+}
+
+impl<S> Clients<S> {
+    fn build(
+        build: impl Fn(RetryConfig) -> object_store::Result<S>,
+    ) -> Result<Clients<S>, Failure> {
+        let once = RetryConfig {
+            max_retries: 0,
+            ..retry_config()
+        };
+        Ok(Clients {
+            patient: build(retry_config()).map_err(settings)?,
+            once: build(once).map_err(settings)?,
+        })
+    }
+}
+
+fn remote<S: ObjectStore>(clients: Clients<S>, prefix: &str, storage_class: &str) -> Opened {
+    let once = opened(Arc::new(clients.once), prefix, "", true).store;
+    Opened {
+        once,
+        ..opened(Arc::new(clients.patient), prefix, storage_class, true)
     }
 }
 
@@ -112,6 +136,7 @@ fn opened(store: Arc<dyn ObjectStore>, prefix: &str, storage_class: &str, sorted
         prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
     };
     Opened {
+        once: store.clone(),
         store,
         local: None,
         attributes,
@@ -146,8 +171,4 @@ fn settings(error: object_store::Error) -> Failure {
         Failure::Refused(text) | Failure::BadName(text) => Failure::Settings(text),
         other => other,
     }
-}
-
-fn unsupported(kind: &str, setting: &str) -> Failure {
-    Failure::Settings(format!("the {kind} setting {setting} is not supported"))
 }

@@ -1,32 +1,29 @@
+use br_rt::Rt;
 use object_store::aws::{
     AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, resolve_bucket_region,
 };
 use url::Url;
 
-use super::{client_options, retry_config, settings, unsupported};
-use crate::{Failure, S3Options};
+use super::{Clients, client_options, settings};
+use crate::{
+    Failure, S3Options, aws,
+    http::{Connector, ExtraHeaders, Signer},
+};
 
-pub(super) async fn open(bucket: &str, options: &S3Options) -> Result<AmazonS3, Failure> {
-    refuse_unsupported(options)?;
+pub(super) async fn open(
+    rt: &Rt,
+    bucket: &str,
+    options: &S3Options,
+) -> Result<Clients<AmazonS3>, Failure> {
     let client = client_options(&options.endpoint);
-    // Keys of the URL do not mix with a token or profile of the environment.
-    let mut builder = if options.access_key.is_empty() {
-        AmazonS3Builder::from_env()
-    } else {
-        AmazonS3Builder::new()
-            .with_access_key_id(options.access_key.reveal())
-            .with_secret_access_key(options.secret_access_key.reveal())
+    let provider = aws::provider(rt, &options.into())?;
+    let headers = ExtraHeaders::new("x-amz-acl", &options.acl)?;
+    // The environment's other settings hold, such as a proxy; its credentials are in the provider.
+    let mut builder = AmazonS3Builder::from_env().with_credentials(provider.credentials.clone());
+    let region = match region(&builder, provider.region, options) {
+        Some(region) => region,
+        None => resolve_bucket_region(bucket, &client).await?,
     };
-    if !options.session_token.is_empty() {
-        builder = builder.with_token(options.session_token.reveal());
-    }
-    let region_of_env = builder.get_config_value(&AmazonS3ConfigKey::Region);
-    if !options.region.is_empty() {
-        builder = builder.with_region(&options.region);
-    } else if options.endpoint.is_empty() && region_of_env.is_none() {
-        let region = resolve_bucket_region(bucket, &client).await?;
-        builder = builder.with_region(region);
-    }
     let path_style = options.path_style();
     if let Some(endpoint) = endpoint(bucket, options, path_style)? {
         builder = builder.with_endpoint(endpoint);
@@ -43,27 +40,28 @@ pub(super) async fn open(bucket: &str, options: &S3Options) -> Result<AmazonS3, 
         // Buckets that lock objects take no upload without a checksum.
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
-    builder
+    headers.signed_by(Signer::Aws(provider.credentials, region.clone()));
+    let builder = builder
+        .with_region(region)
         .with_bucket_name(bucket)
         .with_virtual_hosted_style_request(!path_style)
         .with_client_options(client)
-        .with_retry(retry_config())
-        .build()
-        .map_err(settings)
+        .with_http_connector(Connector::new(rt, headers));
+    Clients::build(|retry| builder.clone().with_retry(retry).build())
 }
 
-fn refuse_unsupported(options: &S3Options) -> Result<(), Failure> {
-    for (setting, value) in [
-        ("role-arn", &options.role_arn),
-        ("external-id", &options.external_id),
-        ("profile", &options.profile),
-        ("acl", &options.acl),
-    ] {
-        if !value.is_empty() {
-            return Err(unsupported("S3", setting));
-        }
+/// The region that is set somewhere; a server of one's own has the usual one.
+fn region(
+    builder: &AmazonS3Builder,
+    of_profile: Option<String>,
+    options: &S3Options,
+) -> Option<String> {
+    if !options.region.is_empty() {
+        return Some(options.region.clone());
     }
-    Ok(())
+    let of_environment = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let usual = (!options.endpoint.is_empty()).then(|| "us-east-1".to_owned());
+    of_environment.or(of_profile).or(usual)
 }
 
 /// The URL that requests go to. With virtual hosts it has the bucket in it.
@@ -111,28 +109,5 @@ mod tests {
         );
         assert_eq!(at("https://b.h", false).as_deref(), Some("https://b.h"));
         assert_eq!(at("", false), None);
-    }
-
-    #[test]
-    fn settings_that_would_be_ignored_are_refused() {
-        for options in [
-            S3Options {
-                role_arn: "r".into(),
-                ..Default::default()
-            },
-            S3Options {
-                acl: "r".into(),
-                ..Default::default()
-            },
-            S3Options {
-                profile: "r".into(),
-                ..Default::default()
-            },
-        ] {
-            assert!(matches!(
-                refuse_unsupported(&options),
-                Err(Failure::Settings(_))
-            ));
-        }
     }
 }

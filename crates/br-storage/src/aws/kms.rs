@@ -1,0 +1,176 @@
+//! The key management service: data keys that a key wraps which never leaves the service.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use br_rt::Rt;
+use br_types::{Classify, Code, Kind};
+use object_store::aws::AwsCredentialProvider;
+use serde_json::{Value, json};
+
+use super::{
+    call::{Caller, Signature},
+    credentials::{BaseCredentials, dns_suffix, provider},
+};
+use crate::{Failure, Secret};
+
+/// Bytes of a data key: AES-256.
+const DATA_KEY_BYTES: usize = 32;
+
+/// A key of Amazon's key management service.
+pub struct Kms {
+    caller: Caller,
+    credentials: AwsCredentialProvider,
+    key_id: String,
+    region: String,
+}
+
+/// A data key, bare and wrapped.
+pub struct KmsDataKey {
+    /// The key itself, 32 bytes; not to be stored.
+    pub plaintext: Vec<u8>,
+    /// The same wrapped by the service's key.
+    pub wrapped: Vec<u8>,
+}
+
+/// The service does not do what it is asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the key management service does not {asked} with the key {key_id:?}: {failure}")]
+pub struct KmsError {
+    asked: &'static str,
+    key_id: String,
+    /// Why.
+    #[source]
+    pub failure: Failure,
+}
+
+impl Classify for KmsError {
+    fn kind(&self) -> Kind {
+        match self.failure {
+            Failure::Unavailable(_) => Kind::Retry,
+            _ => Kind::Invalid,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self.failure {
+            Failure::PermissionDenied(_) => Code::STORAGE_INVALID_PERMISSION,
+            _ => Code::of_kind(self.kind()),
+        }
+    }
+
+    fn next_step(&self) -> Option<String> {
+        Some(
+            match self.failure {
+                Failure::Unavailable(_) => "check that the service can be reached, then run again",
+                Failure::PermissionDenied(_) => "give the credentials the right to use the key",
+                _ => "check the key's id and region in --master-key",
+            }
+            .to_owned(),
+        )
+    }
+}
+
+impl Kms {
+    /// A key of the service; nobody is asked yet. Without `access_key`, credentials come from the
+    /// environment as for S3; without `endpoint`, Amazon's own of the region.
+    ///
+    /// # Errors
+    /// Settings that are wrong.
+    pub fn open(
+        rt: &Rt,
+        key_id: &str,
+        region: &str,
+        endpoint: &str,
+        access_key: &str,
+        secret_access_key: &Secret,
+    ) -> Result<Kms, KmsError> {
+        let settings = BaseCredentials {
+            access_key: Secret::new(access_key),
+            secret_access_key: secret_access_key.clone(),
+            region: region.to_owned(),
+            ..BaseCredentials::default()
+        };
+        let endpoint = match endpoint {
+            "" => format!("https://kms.{region}.{}", dns_suffix(region)),
+            endpoint => endpoint.to_owned(),
+        };
+        let opened = || {
+            Ok(Kms {
+                caller: Caller::new(rt, &endpoint)?,
+                credentials: provider(rt, &settings)?.credentials,
+                key_id: key_id.to_owned(),
+                region: region.to_owned(),
+            })
+        };
+        opened().map_err(|failure| KmsError {
+            asked: "work",
+            key_id: key_id.to_owned(),
+            failure,
+        })
+    }
+
+    /// A new data key.
+    ///
+    /// # Errors
+    /// The service refuses, or cannot be reached.
+    pub async fn generate_data_key(&self) -> Result<KmsDataKey, KmsError> {
+        let ask = json!({"KeyId": self.key_id, "NumberOfBytes": DATA_KEY_BYTES});
+        let made = async {
+            let answer = self.call("GenerateDataKey", &ask).await?;
+            Ok(KmsDataKey {
+                plaintext: bytes(&answer, "Plaintext")?,
+                wrapped: bytes(&answer, "CiphertextBlob")?,
+            })
+        };
+        made.await
+            .map_err(|failure| self.error("make a data key", failure))
+    }
+
+    /// Unwraps a data key.
+    ///
+    /// # Errors
+    /// It was not wrapped by this key; the service refuses, or cannot be reached.
+    pub async fn decrypt(&self, wrapped: &[u8]) -> Result<Vec<u8>, KmsError> {
+        let blob = BASE64_STANDARD.encode(wrapped);
+        let ask = json!({"KeyId": self.key_id, "CiphertextBlob": blob});
+        let unwrapped = async {
+            let answer = self.call("Decrypt", &ask).await?;
+            bytes(&answer, "Plaintext")
+        };
+        unwrapped
+            .await
+            .map_err(|failure| self.error("unwrap a data key", failure))
+    }
+
+    async fn call(&self, action: &str, ask: &Value) -> Result<Value, Failure> {
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1".to_owned()),
+            ("x-amz-target", format!("TrentService.{action}")),
+        ];
+        let credential = self.credentials.get_credential().await?;
+        let signature = Signature {
+            credential: &credential,
+            service: "kms",
+            region: &self.region,
+        };
+        let answer = self
+            .caller
+            .post(&headers, ask.to_string(), Some(signature))
+            .await?;
+        serde_json::from_str(&answer)
+            .map_err(|_| Failure::Refused("its answer is not JSON".to_owned()))
+    }
+
+    fn error(&self, asked: &'static str, failure: Failure) -> KmsError {
+        KmsError {
+            asked,
+            key_id: self.key_id.clone(),
+            failure,
+        }
+    }
+}
+
+fn bytes(answer: &Value, field: &str) -> Result<Vec<u8>, Failure> {
+    let text = answer.get(field).and_then(Value::as_str);
+    text.and_then(|text| BASE64_STANDARD.decode(text).ok())
+        .ok_or_else(|| Failure::Refused(format!("its answer has no {field}")))
+}

@@ -5,6 +5,7 @@ mod log_backup;
 mod operator;
 mod point;
 mod show;
+mod traffic;
 pub(crate) mod verify;
 
 use std::{fmt, time::Duration};
@@ -38,6 +39,9 @@ pub(crate) fn print(result: &impl fmt::Display) {
     println!("{result}");
 }
 
+/// How the title of the last line of a command ends.
+const SUCCESS: &str = "success summary";
+
 /// One line of a summary in the making.
 struct Line {
     title: String,
@@ -53,7 +57,7 @@ impl Line {
     }
 
     fn new(title: &str, ranges: u64) -> Line {
-        let mut line = Line::titled(&format!("{title} success summary"));
+        let mut line = Line::titled(&format!("{title} {SUCCESS}"));
         line.add("total-ranges", ranges)
             .add("ranges-succeed", ranges)
             .add("ranges-failed", 0);
@@ -72,8 +76,11 @@ impl Line {
         self
     }
 
-    /// On stdout with time and level before it, and in the log.
-    fn show(&self, rt: &Rt) {
+    /// On stdout with time and level before it, and in the log; with what the storage was asked for.
+    fn show(&mut self, rt: &Rt) {
+        if self.title.ends_with(SUCCESS) {
+            traffic::add(self);
+        }
         tracing::info!(target: READY_LINE, "{self}");
         print(&format_args!(
             "[{}] [INFO] [summary.rs:{}] {self}",
@@ -167,6 +174,7 @@ fn backup_json(done: &BackupSummary) -> Value {
         "resumed_pieces": done.resumed_pieces,
         "resumed_kvs": done.resumed_kvs,
         "resumed_kv_bytes": done.resumed_kv_bytes,
+        "storage": traffic::json(),
     })
 }
 
@@ -222,6 +230,7 @@ fn restore_json(title: &str, done: &RestoreSummary, took: Duration) -> Value {
         fields.insert("resumed_groups".into(), done.resumed_groups.into());
         fields.insert("resumed_files".into(), done.resumed_files.into());
         fields.insert("resumed_tables".into(), done.resumed_tables.into());
+        fields.insert("storage".into(), traffic::json());
         fields.insert("seconds".into(), took.as_secs_f64().into());
     }
     value
@@ -260,6 +269,7 @@ pub(crate) fn aborted_restore(done: &AbortedRestore, as_json: bool) {
             "first_id": done.ids.start,
             "end_id": done.ids.end,
             "is_data_left": done.is_data_left,
+            "restored_ts": done.point.as_ref().map(|point| point.restored_ts.0),
         }));
     }
     print(&format_args!(

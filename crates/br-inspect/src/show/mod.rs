@@ -24,7 +24,7 @@ use br_format::backupmeta::{BackupHead, Compatibility};
 use br_format::crypter::Crypter;
 use br_log::read::{ContentCheck, LogStorage, LogSurvey};
 use br_rt::{CancellationToken, Phase, Progress, Rt, Unit};
-use br_storage::{Backend, Storage};
+use br_storage::{Backend, MasterKeys, Storage};
 use br_types::{Classify, TableId, TimeStamp};
 
 pub use error::ShowError;
@@ -36,6 +36,8 @@ pub struct ShowOptions {
     pub crypter: Crypter,
     /// How logs are encrypted; for checks of contents only.
     pub log_crypter: Crypter,
+    /// Under which keys of the log lie.
+    pub log_master_keys: Option<MasterKeys>,
     /// What to do about fields of newer tools.
     pub compatibility: Compatibility,
     /// Whether contents are checked against their sums: reads everything.
@@ -219,7 +221,10 @@ async fn look(
         rt: rt.clone(),
         crypter: options.log_crypter.clone(),
     });
-    let log = LogStorage::new(storage);
+    let log = LogStorage::new(match &options.log_master_keys {
+        None => storage,
+        Some(keys) => storage.with_master_keys(keys.clone()),
+    });
     match Box::pin(log.survey(check.as_ref())).await {
         Ok(survey) => Ok(What::Log(Box::new(survey))),
         Err(br_log::read::LogReadError::Storage(error)) => Err(error.into()),

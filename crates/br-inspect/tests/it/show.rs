@@ -22,6 +22,7 @@ async fn look(path: &Path, crypter: Crypter, check_contents: bool) -> Result<Sho
     let options = ShowOptions {
         crypter,
         log_crypter: Crypter::plaintext(),
+        log_master_keys: None,
         compatibility: Compatibility::Strict,
         check_contents,
     };

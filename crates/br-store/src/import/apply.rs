@@ -21,7 +21,7 @@ use br_proto::{
     import_sstpb::{ApplyRequest, ApplyResponse, Error, KvMeta, Range, RewriteRule},
     kvrpcpb::Context,
 };
-use br_storage::{Backend, Storage as ExternalStorage};
+use br_storage::{Backend, MasterKeys, Storage as ExternalStorage};
 use br_types::{Cf, EncodedKey, KeyRange, RegionId, TableId, TimeStamp};
 use bytes::Bytes;
 use tonic::Status;
@@ -115,9 +115,16 @@ async fn try_apply(
         source,
     })?;
     let crypter = crypter(request.cipher_info.as_ref())?;
+    let master_keys = match request.master_keys.as_slice() {
+        [] => None,
+        keys => Some(MasterKeys::open(&store.rt, keys).await?),
+    };
     let mut touched: Option<(Vec<u8>, Vec<u8>)> = None;
     for (meta, rule) in files(request)? {
-        let work = FileWork::new(meta, rule)?;
+        let mut work = FileWork::new(meta, rule)?;
+        if let (Some(keys), Some(encryption)) = (&master_keys, &mut work.file.encryption) {
+            keys.open_file_key(encryption).await?;
+        }
         let stored = fetch(store, &storage, meta, &work).await?;
         let crypter = crypter.clone();
         // Decompressing and summing take a while: off the threads that answer.

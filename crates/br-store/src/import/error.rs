@@ -2,7 +2,7 @@ use std::io;
 
 use br_codec::DecodeError;
 use br_proto::import_sstpb;
-use br_storage::{BackendError, StorageError};
+use br_storage::{BackendError, MasterKeysError, StorageError};
 use br_types::RegionId;
 
 use super::rewrite::RewriteError;
@@ -51,6 +51,9 @@ pub(super) enum ImportError {
     /// Encryption that is not supported.
     #[error(transparent)]
     Cipher(#[from] CipherError),
+    /// A data key does not open.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeysError),
     /// The engine cannot write or take the file.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -1,6 +1,6 @@
 use std::{io, time::Duration};
 
-use br_storage::StorageError;
+use br_storage::{MasterKeysError, StorageError};
 use br_types::{Classify, Kind, RegionId, TimeStamp};
 
 /// What ends a task on a store: it is paused, its data guarded from garbage collection, and
@@ -83,6 +83,9 @@ pub(crate) enum FlushError {
     /// The storage.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A data key cannot be put under a master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeysError),
     /// A temporary file could not be read back.
     #[error("cannot read a temporary file of the log backup: {0}")]
     TempFile(#[from] io::Error),

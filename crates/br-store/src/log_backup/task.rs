@@ -9,11 +9,11 @@ use std::{
 
 use br_codec::key;
 use br_format::{
-    crypter::Crypter,
+    crypter::{Crypter, Method},
     log::task::{TaskEncryption, TaskInfo, TaskName},
 };
 use br_rt::{RateLimit, Rt, Task};
-use br_storage::{Backend, Faults, Storage as ExternalStorage};
+use br_storage::{Backend, Faults, MasterKeys, Storage as ExternalStorage};
 use br_types::{EncodedKey, KeyRange, StoreId, TimeStamp};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -32,7 +32,7 @@ use super::{
     published::{Published, RunId},
     queue::{EVENT_BYTES_MAX, EventQueue},
     regions::{RegionManager, State},
-    upload::Destination,
+    upload::{Destination, Encryption},
 };
 use crate::{scratch_file::empty_dir, storage::Storage, topology::Topology};
 
@@ -100,13 +100,16 @@ impl Preparation {
     ) -> Result<Preparation, Fault> {
         let wrong = |error: &dyn std::fmt::Display| Fault::Task(error.to_string());
         let info = TaskInfo::decode(name.as_str(), info).map_err(|error| wrong(&error))?;
-        let crypter = match info.encryption {
-            TaskEncryption::None => Crypter::plaintext(),
-            TaskEncryption::DataKey(crypter) => crypter,
-            TaskEncryption::MasterKeys(_) => {
-                return Err(Fault::Task(
-                    "encryption under master keys is not supported by this store".into(),
-                ));
+        let encryption = match info.encryption {
+            TaskEncryption::None => Encryption::DataKey(Crypter::plaintext()),
+            TaskEncryption::DataKey(crypter) => Encryption::DataKey(crypter),
+            TaskEncryption::MasterKeys(config) => {
+                let method = Method::from_proto(config.encryption_type);
+                let keys = MasterKeys::open(&store.rt, &config.master_keys).await;
+                Encryption::MasterKeys {
+                    method: method.map_err(|error| wrong(&error))?,
+                    keys: keys.map_err(|error| wrong(&error))?,
+                }
             }
         };
         let ranges = loop {
@@ -136,7 +139,7 @@ impl Preparation {
                 store: store.id,
                 storage: storage.with_faults(store.faults.clone()),
                 compression: info.compression,
-                crypter,
+                encryption,
             },
         })
     }

@@ -9,9 +9,10 @@
 //!   greater flush timestamp is taken.
 
 use br_format::{
-    crypter::{Crypter, Iv},
+    crypter::{Crypter, Iv, Method},
     log::{
         content::split_into_groups,
+        encryption::KeySource,
         file::{LogCompression, LogFile},
         metadata::{LogGroup, LogMeta},
         names::DataName,
@@ -19,7 +20,7 @@ use br_format::{
     },
 };
 use br_rt::Rt;
-use br_storage::Storage as ExternalStorage;
+use br_storage::{MasterKeys, Storage as ExternalStorage};
 use br_types::{StoreId, TimeStamp};
 
 use super::{
@@ -40,7 +41,38 @@ pub(crate) struct Destination {
     pub(crate) store: StoreId,
     pub(crate) storage: ExternalStorage,
     pub(crate) compression: LogCompression,
-    pub(crate) crypter: Crypter,
+    pub(crate) encryption: Encryption,
+}
+
+/// How a task's log is encrypted.
+#[derive(Clone)]
+pub(crate) enum Encryption {
+    /// With the key of the task, or not at all.
+    DataKey(Crypter),
+    /// With a key of its own for each object, which lies under a master key in the metadata.
+    MasterKeys { method: Method, keys: MasterKeys },
+}
+
+impl Encryption {
+    /// The key for one object, and what its metadata says about it.
+    async fn object_key(&self, rt: &Rt) -> Result<(Crypter, KeySource), FlushError> {
+        let (method, keys) = match self {
+            Encryption::DataKey(crypter) => return Ok((crypter.clone(), KeySource::Task)),
+            Encryption::MasterKeys { method, keys } => (*method, keys),
+        };
+        let random: [u8; 32] = rt.random_bytes();
+        let data_key = random.get(..method.key_size_bytes()).unwrap_or(&random);
+        let wrapped = keys.wrap(data_key).await?;
+        let crypter = Crypter::new(method, data_key)
+            .expect("no method has a longer key than the 32 bytes that were drawn");
+        Ok((
+            crypter,
+            KeySource::MasterKey {
+                wrapped,
+                opened: None,
+            },
+        ))
+    }
 }
 
 /// A sealed payload on its way, with the progress that it proves.
@@ -197,11 +229,8 @@ async fn write_group(
             Some((file, files.source(index)?, Iv(rt.random_bytes())))
         })
         .collect();
-    let mut packer = Packer::new(
-        sources,
-        destination.compression,
-        destination.crypter.clone(),
-    );
+    let (crypter, key) = destination.encryption.object_key(rt).await?;
+    let mut packer = Packer::new(sources, destination.compression, crypter);
     let mut writer = destination.storage.writer(&group.name)?;
     loop {
         let chunk;
@@ -218,6 +247,9 @@ async fn write_group(
         writer.write(&chunk).await?;
     }
     writer.finish().await?;
-    let (files, length) = packer.finish();
+    let (mut files, length) = packer.finish();
+    for encryption in files.iter_mut().filter_map(|file| file.encryption.as_mut()) {
+        encryption.key = key.clone();
+    }
     Ok(LogGroup::new(group.name.clone(), files, length))
 }

@@ -1,6 +1,7 @@
 use br_format::crypter::{Crypter, Method};
 use clap::Args;
 
+use super::master_key_flags::MasterKeyFlags;
 use crate::{
     edge::{CommandError, Outcome},
     value::Switch,
@@ -107,6 +108,8 @@ pub(super) struct LogCrypterFlags {
         value_name = "FILE"
     )]
     log_crypter_key_file: String,
+    #[command(flatten)]
+    pub(super) master_keys: MasterKeyFlags,
 }
 
 impl LogCrypterFlags {

@@ -84,8 +84,10 @@ impl ExportCommand {
             return Ok(None);
         };
         let backend = global.storage.backend_at(url, &self.cloud)?;
+        let storage = Storage::open(&session.rt, &backend).await?;
+        let keys = &self.log_crypter.master_keys;
         Ok(Some(LogLayer {
-            log: LogStorage::new(Storage::open(&session.rt, &backend).await?),
+            log: LogStorage::new(keys.with_keys(storage, session).await?),
             crypter: self.log_crypter.crypter()?,
             temp_dir: self.temp_dir.clone().unwrap_or_else(std::env::temp_dir),
             memory_bytes: SORT_MEMORY_BYTES_DEFAULT,

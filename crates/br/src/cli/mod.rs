@@ -11,6 +11,7 @@ mod export;
 mod global_flags;
 mod keys;
 mod log_backup;
+mod master_key_flags;
 mod not_built;
 mod operator;
 mod playground;

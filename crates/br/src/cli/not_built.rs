@@ -47,7 +47,6 @@ struct Flag {
 
 const ALL: &[&str] = &[""];
 const BOTH: &[&str] = &["backup", "restore"];
-const MASTER_KEY: &[&str] = &["backup", "restore", "log start"];
 /// All but `restore point`, which reads a log.
 const NO_LOG: &[&str] = &[
     "backup",
@@ -98,12 +97,12 @@ const FLAGS: &[Flag] = &[
     flag("log.crypter.method", Value::Text, "plaintext", NO_LOG),
     flag("log.crypter.key", Value::Text, "", NO_LOG),
     flag("log.crypter.key-file", Value::Text, "", NO_LOG),
-    flag("master-key", Value::Text, "", MASTER_KEY),
+    flag("master-key", Value::Text, "", NO_LOG),
     flag(
         "master-key-crypter-method",
         Value::Text,
         "plaintext",
-        MASTER_KEY,
+        NO_LOG,
     ),
     flag("keyspace-name", Value::Text, "", BOTH),
     // It has had no effect in the official tool for long: any value is taken.

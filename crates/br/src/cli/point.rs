@@ -6,14 +6,14 @@ use br_log::restore::{
     self, LeftOutIndex, Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT,
 };
 use br_snapshot::restore::{RestoreOptions, RestoreTarget, Scope};
-use br_storage::{SendCredentials, Storage};
+use br_storage::{Backend, SendCredentials, Storage};
 use br_types::TimeStamp;
 use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
-    common_flags::CommonFlags, global_flags::GlobalFlags, restore::FILTER_DEFAULT,
-    session::Session, storage_flags::CloudFlags, tables::FilterFlags,
+    common_flags::CommonFlags, global_flags::GlobalFlags, master_key_flags::MasterKeyFlags,
+    restore::FILTER_DEFAULT, session::Session, storage_flags::CloudFlags, tables::FilterFlags,
 };
 use crate::{
     edge::{CommandError, Outcome},
@@ -106,6 +106,8 @@ pub(super) struct PointFlags {
         value_name = "FILE"
     )]
     log_crypter_key_file: String,
+    #[command(flatten)]
+    master_keys: MasterKeyFlags,
 }
 
 impl PointFlags {
@@ -115,6 +117,27 @@ impl PointFlags {
             filter: self.filter.filter(&FILTER_DEFAULT)?,
             is_explicit: self.filter.is_given(),
         })
+    }
+
+    /// The rules of the filter, as they were given.
+    pub(super) fn rules(&self) -> Vec<String> {
+        self.filter.rules(&FILTER_DEFAULT)
+    }
+
+    /// The full backup, if there is one.
+    pub(super) async fn full_backup(
+        &self,
+        global: &GlobalFlags,
+        session: &Session,
+        cloud: &CloudFlags,
+    ) -> Outcome<Option<(Backend, Storage)>> {
+        if self.full_backup_storage.is_empty() {
+            return Ok(None);
+        }
+        let url = &self.full_backup_storage;
+        let backend = global.storage.backend_at(url, cloud)?;
+        let storage = Storage::open(&session.rt, &backend).await?;
+        Ok(Some((backend, storage)))
     }
 
     /// Restores, or shows what would be done.
@@ -131,21 +154,16 @@ impl PointFlags {
         let options = self.options(global, tables)?;
         let log_backend = global.storage.backend(cloud)?;
         let log = Storage::open(&session.rt, &log_backend).await?;
-        let full = match self.full_backup_storage.as_str() {
-            "" => None,
-            url => Some(global.storage.backend_at(url, cloud)?),
-        };
+        let log = self.master_keys.with_keys(log, session).await?;
+        let full = self.full_backup(global, session, cloud).await?;
         let cluster = global.cluster.connect(session).await?;
         let progress = Arc::clone(session.display.progress());
-        let full = match full {
-            None => None,
-            Some(backend) => Some(RestoreTarget {
-                cluster: cluster.clone(),
-                storage: Storage::open(&session.rt, &backend).await?,
-                backend,
-                progress: progress.clone(),
-            }),
-        };
+        let full = full.map(|(backend, storage)| RestoreTarget {
+            cluster: cluster.clone(),
+            storage,
+            backend,
+            progress: progress.clone(),
+        });
         let target = PointTarget {
             cluster,
             full,

@@ -40,6 +40,7 @@ impl ShowCommand {
         let options = ShowOptions {
             crypter: self.crypter.crypter()?,
             log_crypter: self.log_crypter.crypter()?,
+            log_master_keys: self.log_crypter.master_keys.open(session).await?,
             compatibility: match global.cluster.check_requirements.0 {
                 true => Compatibility::Strict,
                 false => Compatibility::Lenient,

@@ -79,10 +79,14 @@ impl PlaceFlags {
             },
             log: match log {
                 None => None,
-                Some(backend) => Some(Place {
-                    storage: Storage::open(&session.rt, &backend).await?,
-                    backend,
-                }),
+                Some(backend) => {
+                    let storage = Storage::open(&session.rt, &backend).await?;
+                    let keys = &self.log_crypter.master_keys;
+                    Some(Place {
+                        storage: keys.with_keys(storage, session).await?,
+                        backend,
+                    })
+                }
             },
         })
     }

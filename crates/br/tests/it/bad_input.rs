@@ -140,8 +140,8 @@ fn backups_that_cannot_be_restored() {
             (&case("local://gone"), 3, "NotFound"),
             (
                 &["restore", "full", "-s", &encrypted],
-                3,
-                "If the backup is encrypted",
+                2,
+                "is encrypted, and no key was given",
             ),
             (&wrong_key, 2, "cannot be decrypted with this key"),
             (&["restore", "txn", "-s", &full], 2, "Use `br restore full`"),

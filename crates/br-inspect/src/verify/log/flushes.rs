@@ -27,16 +27,23 @@ impl Examined<'_> {
         names: &[String],
         removed: &Removed,
     ) -> Result<(), VerifyError> {
-        let storage = self.log.storage().clone();
+        let log = self.log.clone();
         let mut metas = stream::iter(names.to_vec())
             .map(|name| {
-                let storage = storage.clone();
+                let log = log.clone();
                 async move {
-                    let read = storage.read_at_most(&name, META_SIZE_BYTES_MAX).await;
+                    let read = log.storage().read_at_most(&name, META_SIZE_BYTES_MAX).await;
                     let meta = read.map_err(Trouble::from).and_then(|bytes| {
                         let meta = LogMeta::decode(&name, &bytes);
                         meta.map_err(|error| LogReadError::from(error).into())
                     });
+                    let meta = match meta {
+                        Ok(mut meta) => match log.open_keys(&mut meta).await {
+                            Ok(()) => Ok(meta),
+                            Err(error) => Err(error.into()),
+                        },
+                        Err(trouble) => Err(trouble),
+                    };
                     (name, meta)
                 }
             })

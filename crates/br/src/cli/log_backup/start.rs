@@ -10,7 +10,7 @@ use br_types::TimeStamp;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::super::{global_flags::GlobalFlags, session::Session};
+use super::super::{global_flags::GlobalFlags, master_key_flags::MasterKeyFlags, session::Session};
 use super::TaskFlags;
 use crate::{
     edge::{CommandError, Outcome},
@@ -53,6 +53,8 @@ pub(super) struct StartFlags {
     case_sensitive: Switch,
     #[command(flatten)]
     crypter: LogCrypterFlags,
+    #[command(flatten)]
+    master_keys: MasterKeyFlags,
 }
 
 /// How the log is encrypted.
@@ -90,7 +92,7 @@ impl StartFlags {
         let name = TaskName::new(self.task.name()?)?;
         let start_ts = timestamp("--start-ts", &self.start_ts)?;
         let end_ts = timestamp("--end-ts", &self.end_ts)?.unwrap_or(END_TS_NONE);
-        let encryption = self.crypter.encryption()?;
+        let encryption = self.master_keys.encryption(self.crypter.encryption()?)?;
         global.cluster.check()?;
         let backend = global.storage.plain_backend()?;
         let storage = Storage::create_base(&session.rt, &backend).await?;

@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 /// A client certificate and its key, PEM.
@@ -80,15 +81,7 @@ impl Security {
     /// # Errors
     /// A file is not PEM, or certificate and key do not fit.
     pub(crate) fn rustls(&self) -> Result<rustls::ClientConfig, SecurityError> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in
-            CertificateDer::pem_slice_iter(self.ca_pem.as_deref().unwrap_or_default())
-        {
-            let certificate = certificate.map_err(|error| unusable("CA file", &error))?;
-            roots
-                .add(certificate)
-                .map_err(|error| unusable("CA file", &error))?;
-        }
+        let roots = self.roots()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -97,14 +90,72 @@ impl Security {
         let Some(identity) = &self.identity else {
             return Ok(builder.with_no_client_auth());
         };
-        let chain = CertificateDer::pem_slice_iter(&identity.certificate_pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unusable("client certificate", &error))?;
-        let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
-            .map_err(|error| unusable("client key", &error))?;
+        let (chain, key) = identity.parse("client certificate")?;
         builder
             .with_client_auth_cert(chain, key)
             .map_err(|error| unusable("client certificate", &error))
+    }
+}
+
+impl Security {
+    /// For servers that show the identity and take only clients whose certificates the CA has
+    /// signed, HTTP/2 and HTTP/1.1; `None` for plain text.
+    ///
+    /// # Errors
+    /// A file is not PEM, certificate and key do not fit, or there is no identity.
+    pub fn server(&self) -> Result<Option<Arc<rustls::ServerConfig>>, SecurityError> {
+        if !self.is_tls() {
+            return Ok(None);
+        }
+        let identity = self.identity.as_ref();
+        let identity = identity.ok_or_else(|| unusable("server certificate", &"it is missing"))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider.clone());
+        let clients = clients
+            .build()
+            .map_err(|error| unusable("CA file", &error))?;
+        let (chain, key) = identity.parse("server certificate")?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable("TLS setup", &error))?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain, key)
+            .map_err(|error| unusable("server certificate", &error))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Some(Arc::new(config)))
+    }
+
+    fn roots(&self) -> Result<rustls::RootCertStore, SecurityError> {
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = self.ca_pem.as_deref().unwrap_or_default();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| unusable("CA file", &error))?;
+            roots
+                .add(certificate)
+                .map_err(|error| unusable("CA file", &error))?;
+        }
+        match roots.is_empty() {
+            true => Err(unusable("CA file", &"it has no certificate")),
+            false => Ok(roots),
+        }
+    }
+}
+
+impl ClientIdentity {
+    fn parse(
+        &self,
+        what: &'static str,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), SecurityError> {
+        let chain = CertificateDer::pem_slice_iter(&self.certificate_pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unusable(what, &error))?;
+        if chain.is_empty() {
+            return Err(unusable(what, &"it has no certificate"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key_pem)
+            .map_err(|error| unusable("private key", &error))?;
+        Ok((chain, key))
     }
 }
 

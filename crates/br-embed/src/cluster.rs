@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use br_cluster::{ClusterConfig, Security};
 use br_codec::{ApiVersion, key};
 use br_rt::{CancellationToken, Listener, Rt, Task};
 use br_storage::Faults;
@@ -35,6 +36,7 @@ use br_store::{
     topology::RegionState,
 };
 use br_types::{EncodedKey, KeyRange, RegionId, StoreId};
+use tokio_rustls::rustls::ServerConfig;
 
 mod disk;
 mod error;
@@ -104,6 +106,8 @@ struct Shared {
     config: Arc<StoreConfig>,
     limits: SplitLimits,
     log_faults: Faults,
+    security: Security,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 struct RunningStore {
@@ -195,6 +199,8 @@ impl Cluster {
                 config: Arc::new(options.store),
                 limits,
                 log_faults: options.log_faults,
+                tls: options.security.server()?,
+                security: options.security,
             },
             pd_server: None,
             stores: Mutex::default(),
@@ -214,9 +220,11 @@ impl Cluster {
             address: options.pd_addr,
             source,
         };
-        pd.set_address(address.map_err(failed)?.to_string());
+        let address = address.map_err(failed)?;
+        pd.set_url(format!("{}://{address}", cluster.shared.security.scheme()));
         let services = pd::server::services(&pd);
-        let server = Server::start(&cluster.shared.rt, listener, services).map_err(failed)?;
+        let Shared { rt, tls, .. } = &cluster.shared;
+        let server = Server::start(rt, listener, services, tls.clone()).map_err(failed)?;
         cluster.pd_server = Some(server);
         for store in cluster.stores().values_mut() {
             cluster.start_log_backup(store);
@@ -227,8 +235,9 @@ impl Cluster {
     /// Puts the log backup of a store to work.
     fn start_log_backup(&self, store: &mut RunningStore) {
         if let Some(log_backup) = store.log_backup.clone() {
-            let (rt, pd) = (&self.shared.rt, self.pd_addr());
-            store.log_backup_task = Some(log_backup::start(rt, &self.cancel, pd, log_backup));
+            let Shared { rt, security, .. } = &self.shared;
+            let config = ClusterConfig::new(&self.pd_addr(), security.clone());
+            store.log_backup_task = Some(log_backup::start(rt, &self.cancel, config, log_backup));
         }
     }
 
@@ -465,12 +474,13 @@ impl Shared {
             grpc,
             http: status.clone(),
         };
-        let server = Server::start(&self.rt, listener, services).map_err(failed)?;
+        let tls = || self.tls.clone();
+        let server = Server::start(&self.rt, listener, services, tls()).map_err(failed)?;
         let services = Services {
             grpc: axum::Router::new(),
             http: status,
         };
-        let status = Server::start(&self.rt, status_listener, services).map_err(failed)?;
+        let status = Server::start(&self.rt, status_listener, services, tls()).map_err(failed)?;
         self.pd.store_up(id);
         Ok(RunningStore {
             server,

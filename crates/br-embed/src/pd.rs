@@ -145,7 +145,7 @@ pub struct Pd {
     /// How much lies where.
     pub sizes: Arc<dyn Sizes>,
     kv: Arc<dyn MetaKv>,
-    address: OnceLock<String>,
+    url: OnceLock<String>,
 }
 
 impl Pd {
@@ -188,7 +188,7 @@ impl Pd {
             sizes,
             rt,
             kv,
-            address: OnceLock::new(),
+            url: OnceLock::new(),
         })
     }
 
@@ -207,18 +207,16 @@ impl Pd {
         self.regions.count() > 0
     }
 
-    /// Sets the `host:port` that clients reach it under; once.
-    pub fn set_address(&self, address: String) {
-        // A second address would be a second server; the first one stays.
-        let _ = self.address.set(address);
+    /// Sets the URL that clients reach it under; once.
+    pub fn set_url(&self, url: String) {
+        // A second URL would be a second server; the first one stays.
+        let _ = self.url.set(url);
     }
 
     /// The URL that clients reach it under.
     pub fn client_url(&self) -> String {
-        format!(
-            "http://{}",
-            self.address.get().map_or("127.0.0.1:2379", String::as_str)
-        )
+        let url = self.url.get().map(String::as_str);
+        url.unwrap_or("http://127.0.0.1:2379").to_owned()
     }
 
     /// The name of its only member.

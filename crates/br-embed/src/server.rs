@@ -1,10 +1,10 @@
-//! Serves HTTP/1.1 and HTTP/2 (gRPC) on one port.
+//! Serves HTTP/1.1 and HTTP/2 (gRPC) on one port, in plain text or with TLS.
 //!
 //! # Cancellation
 //! [`Server::stop`] lets requests end for [`GRACE`]; [`Server::kill`], and dropping the server, cut
 //! every connection at once, as the death of a process would.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,6 +14,8 @@ use axum::{
 use br_rt::{CancellationToken, Connection, Listener, Rt, Task};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::conn::auto, service::TowerToHyperService};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tower::ServiceExt;
 
 /// How long requests that are under way may take when a server stops.
@@ -25,6 +27,8 @@ const STREAMS_MAX: u32 = 4096;
 /// HTTP/2 flow-control windows: large enough that SST uploads on loopback do not wait for them.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// TLS is agreed on within this time.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
 /// The pause after the system refused to give a connection, such as for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,10 +53,21 @@ impl Server {
     ///
     /// # Errors
     /// The system's, if the listener is not usable.
-    pub(crate) fn start(rt: &Rt, listener: Listener, services: Services) -> io::Result<Server> {
+    pub(crate) fn start(
+        rt: &Rt,
+        listener: Listener,
+        services: Services,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Server> {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let accept = rt.spawn(accept(rt.clone(), listener, services, stop.clone()));
+        let serving = Serving {
+            rt: rt.clone(),
+            services,
+            tls: tls.map(TlsAcceptor::from),
+            stop: stop.clone(),
+        };
+        let accept = rt.spawn(accept(listener, serving));
         Ok(Server {
             address,
             stop,
@@ -77,7 +92,17 @@ impl Server {
     }
 }
 
-async fn accept(rt: Rt, mut listener: Listener, services: Services, stop: CancellationToken) {
+/// What each connection gets.
+#[derive(Clone)]
+struct Serving {
+    rt: Rt,
+    services: Services,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+}
+
+async fn accept(mut listener: Listener, serving: Serving) {
+    let Serving { rt, stop, .. } = &serving;
     // Dropping the tasks, and with them the connections, is what ends them.
     let mut connections: Vec<Task<()>> = Vec::new();
     loop {
@@ -89,8 +114,7 @@ async fn accept(rt: Rt, mut listener: Listener, services: Services, stop: Cancel
         connections.retain(|connection| !connection.is_finished());
         match accepted {
             Ok(connection) if connections.len() < CONNECTIONS_MAX => {
-                let serving = serve(rt.clone(), connection, services.clone(), stop.clone());
-                connections.push(rt.spawn(serving));
+                connections.push(rt.spawn(greet(connection, serving.clone())));
             }
             Ok(_) => tracing::warn!("more than {CONNECTIONS_MAX} connections; one is refused"),
             Err(error) => {
@@ -106,7 +130,29 @@ async fn accept(rt: Rt, mut listener: Listener, services: Services, stop: Cancel
     }
 }
 
-async fn serve(rt: Rt, stream: Connection, services: Services, stop: CancellationToken) {
+/// Agrees on TLS, if there is any, and serves.
+async fn greet(connection: Connection, serving: Serving) {
+    let Some(tls) = serving.tls.clone() else {
+        return serve(connection, serving).await;
+    };
+    match serving
+        .rt
+        .timeout(GREETING_LIMIT, tls.accept(connection))
+        .await
+    {
+        Ok(Ok(stream)) => serve(stream, serving).await,
+        Ok(Err(error)) => tracing::warn!(%error, "a client could not agree on TLS"),
+        Err(error) => tracing::warn!(%error, "a client did not agree on TLS"),
+    }
+}
+
+async fn serve<S>(stream: S, serving: Serving)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Serving {
+        rt, services, stop, ..
+    } = serving;
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let router = if is_grpc(&request) {
             &services.grpc

@@ -33,6 +33,9 @@ pub enum ClusterError {
         /// What the system says.
         source: io::Error,
     },
+    /// Certificates.
+    #[error(transparent)]
+    Security(#[from] br_cluster::SecurityError),
     /// A port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -71,6 +74,7 @@ impl Classify for ClusterError {
             ClusterError::Meta(error) => error.kind(),
             ClusterError::Regions(error) => error.kind(),
             ClusterError::Engine(error) => error.kind(),
+            ClusterError::Security(error) => error.kind(),
         }
     }
 
@@ -83,6 +87,7 @@ impl Classify for ClusterError {
                 Some("Start it as it was, or choose another data folder.".into())
             }
             ClusterError::Lock(error) => error.next_step(),
+            ClusterError::Security(error) => error.next_step(),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use br_cluster::ClusterConfig;
 use br_rt::{CancellationToken, Rt, Task};
 use br_storage::Faults;
 use br_store::{
@@ -45,13 +46,13 @@ pub(super) fn new(
 pub(super) fn start(
     rt: &Rt,
     cancel: &CancellationToken,
-    pd_address: String,
+    pd: ClusterConfig,
     log_backup: LogBackup,
 ) -> Task<()> {
     let (rt2, cancel) = (rt.clone(), cancel.clone());
     rt.spawn(async move {
         loop {
-            match PdBoard::connect(rt2.clone(), cancel.clone(), &pd_address).await {
+            match PdBoard::connect(rt2.clone(), cancel.clone(), pd.clone()).await {
                 Ok(board) => return log_backup.run(Arc::new(board)).await,
                 Err(error) => tracing::warn!(%error, "log backup cannot reach PD"),
             }

@@ -3,6 +3,7 @@ use std::{
     path::PathBuf,
 };
 
+use br_cluster::Security;
 use br_codec::ApiVersion;
 use br_rt::Rt;
 use br_storage::Faults;
@@ -32,6 +33,8 @@ pub struct Options {
     pub api_version: ApiVersion,
     /// How each store behaves.
     pub store: StoreConfig,
+    /// Certificates: what servers show, and who signs those of clients; without, plain text.
+    pub security: Security,
     /// What goes wrong between log backup and its external storage; for tests.
     pub log_faults: Faults,
     /// Clock, randomness, tasks, network.
@@ -49,6 +52,7 @@ impl Options {
             region_split_keys: 2_560_000,
             api_version: ApiVersion::V1,
             store: StoreConfig::default(),
+            security: Security::default(),
             log_faults: Faults::default(),
             rt,
         }

@@ -60,7 +60,8 @@ impl ClusterFlags {
         self.security().map(drop)
     }
 
-    fn security(&self) -> Outcome<Security> {
+    /// The certificates.
+    pub(super) fn security(&self) -> Outcome<Security> {
         let given = |path: &Option<PathBuf>| path.clone().filter(|p| !p.as_os_str().is_empty());
         let identity = match (given(&self.cert), given(&self.key)) {
             (None, None) => None,

@@ -158,7 +158,9 @@ fn dispatch(global: global_flags::GlobalFlags, top: Top, path: &str) -> Outcome 
         Top::Workload(command) => {
             block_on(async |session| command.run(&global, session).await, &global)
         }
-        Top::Playground(command) => block_on(async |session| command.run(session).await, &global),
+        Top::Playground(command) => {
+            block_on(async |session| command.run(&global, session).await, &global)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use br_rt::{CancellationToken, Task};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
-use super::session::Session;
+use super::{global_flags::GlobalFlags, session::Session};
 use crate::{edge::Outcome, summary, value::Switch};
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -59,7 +59,9 @@ const COORDINATOR_TICK: Duration = Duration::from_secs(3);
 const COORDINATOR_END_LIMIT: Duration = Duration::from_secs(3);
 
 impl PlaygroundCommand {
-    pub(super) async fn run(&self, session: &Session) -> Outcome {
+    /// `--ca`, `--cert` and `--key` are what the servers show and ask of clients.
+    pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
+        let security = global.cluster.security()?;
         let options = Options {
             stores: self.stores,
             pd_addr: self.pd_addr,
@@ -71,11 +73,12 @@ impl PlaygroundCommand {
                 ApiVersionName::V1Ttl => ApiVersion::V1Ttl,
                 ApiVersionName::V2 => ApiVersion::V2,
             },
+            security: security.clone(),
             ..Options::new(session.rt.clone())
         };
         let cluster = Box::pin(Cluster::start(options)).await?;
         let coordinator = match self.log_coordinator.0 {
-            true => Some(coordinate(&cluster.pd_addr(), session).await?),
+            true => Some(coordinate(&cluster.pd_addr(), security, session).await?),
             false => None,
         };
         summary::ready(&cluster, self.json);
@@ -91,8 +94,8 @@ impl PlaygroundCommand {
 }
 
 /// Starts the coordinator of log backup. It knows the cluster by its address only.
-async fn coordinate(pd_addr: &str, session: &Session) -> Outcome<Task<()>> {
-    let config = ClusterConfig::new(pd_addr, Security::default());
+async fn coordinate(pd_addr: &str, security: Security, session: &Session) -> Outcome<Task<()>> {
+    let config = ClusterConfig::new(pd_addr, security);
     // It gives its place away after Ctrl-C, and needs its connections for that.
     let connected =
         br_cluster::Cluster::connect(session.rt.clone(), CancellationToken::new(), config).await?;

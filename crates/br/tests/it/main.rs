@@ -6,6 +6,7 @@ mod kill_matrix;
 mod log_storage;
 mod playground;
 mod storages;
+mod tls;
 mod verify;
 
 use std::path::Path;

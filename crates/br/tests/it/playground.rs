@@ -14,6 +14,11 @@ pub(crate) struct Playground {
 
 impl Playground {
     pub(crate) fn start(dir: &Path) -> Playground {
+        Playground::start_with(dir, &[])
+    }
+
+    /// With more flags.
+    pub(crate) fn start_with(dir: &Path, flags: &[&str]) -> Playground {
         let mut process = Command::new(env!("CARGO_BIN_EXE_br"))
             .args([
                 "playground",
@@ -23,6 +28,7 @@ impl Playground {
                 "127.0.0.1:0",
                 "--json",
             ])
+            .args(flags)
             .args(["--log-file", &dir.join("playground.log").to_string_lossy()])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use br_cluster::{
-    Cluster, ClusterConfig, Etcd, GcScope, PdClient, Security,
+    Cluster, ClusterConfig, Etcd, GcScope, PdClient,
     etcd::{Expect, Watch, Watched, Write},
 };
 use br_format::log::{
@@ -26,18 +26,16 @@ pub struct PdBoard {
 }
 
 impl PdBoard {
-    /// Connects to PD at `address`, `host:port`; without TLS, for it is in the same process.
-    /// All calls end when `cancel` is set.
+    /// Connects to PD. All calls end when `cancel` is set.
     ///
     /// # Errors
     /// PD is out of reach.
     pub async fn connect(
         rt: Rt,
         cancel: CancellationToken,
-        address: &str,
+        config: ClusterConfig,
     ) -> Result<PdBoard, BoardError> {
         br_storage::install_tls_provider();
-        let config = ClusterConfig::new(address, Security::default());
         let cluster = Cluster::connect(rt.clone(), cancel, config).await?;
         Ok(PdBoard {
             rt,

@@ -4,10 +4,11 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/holdfast/target
 BR := $(CARGO_TARGET_DIR)/debug/br
 
-.PHONY: help deps br demo test e2e sim bench check fmt lint docs
+.PHONY: help deps servers br demo demo-s3 demo-azure test e2e sim bench check fmt lint docs
 
 help:
 	@echo 'make demo    run the main job on an embedded cluster: load, back up, lose, restore, compare'
+	@echo 'make demo-s3, make demo-azure   the same, with backup and log on a server of S3 or Azure'
 	@echo 'make test    every test'
 	@echo 'make e2e     only whole clusters under load, with splits, moving leaders and lost stores'
 	@echo 'make sim     thousands of seeds of the simulation (SIM_SEEDS, SIM_FIRST; SIM_SEED shows one)'
@@ -25,7 +26,17 @@ br: deps
 demo: br
 	scripts/demo $(BR)
 
-test: deps
+demo-s3: br servers
+	scripts/demo $(BR) s3
+
+demo-azure: br servers
+	scripts/demo $(BR) azure
+
+# S3, Azure and GCS on loopback; what cannot be installed is said, and its tests are ignored.
+servers:
+	@scripts/install-test-servers
+
+test: deps servers
 	cargo test --locked --workspace
 
 e2e: deps

@@ -17,25 +17,35 @@ pub struct AccessKey {
     pub secret: String,
 }
 
+/// A policy that allows everything, for forms.
+const ALL: &str = concat!(
+    "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow",
+    "%22%2C%22Action%22%3A%22%2A%22%2C%22Resource%22%3A%22%2A%22%7D%5D%7D"
+);
+
 impl Moto {
     /// Starts one that takes any credentials.
     pub fn start() -> Moto {
         Moto(Process::start("moto", &["-H", "127.0.0.1", "-p", "0"], &[]))
     }
 
-    /// Starts one that has the bucket and one user, who may do everything, and then checks the
-    /// signatures of all requests.
+    /// Starts one that has the bucket, one user and the role [`Moto::ROLE`], who may do everything,
+    /// and then checks the signatures of all requests.
     pub fn start_strict(bucket: &str) -> (Moto, AccessKey) {
-        // The bucket and what follows are four actions.
-        let environment = [("INITIAL_NO_AUTH_ACTION_COUNT", "4")];
+        // The bucket and what follows are six actions.
+        let environment = [("INITIAL_NO_AUTH_ACTION_COUNT", "6")];
         let arguments = ["-H", "127.0.0.1", "-p", "0"];
         let moto = Moto(Process::start("moto", &arguments, &environment));
         moto.create_bucket(bucket);
         moto.iam("Action=CreateUser&UserName=user");
-        moto.iam(concat!(
-            "Action=PutUserPolicy&UserName=user&PolicyName=all&PolicyDocument=",
-            "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow",
-            "%22%2C%22Action%22%3A%22%2A%22%2C%22Resource%22%3A%22%2A%22%7D%5D%7D"
+        moto.iam(&format!(
+            "Action=PutUserPolicy&UserName=user&PolicyName=all&PolicyDocument={ALL}"
+        ));
+        moto.iam(&format!(
+            "Action=CreateRole&RoleName=backup&AssumeRolePolicyDocument={ALL}"
+        ));
+        moto.iam(&format!(
+            "Action=PutRolePolicy&RoleName=backup&PolicyName=all&PolicyDocument={ALL}"
         ));
         let answer = moto.iam("Action=CreateAccessKey&UserName=user");
         let key = AccessKey {
@@ -44,6 +54,9 @@ impl Moto {
         };
         (moto, key)
     }
+
+    /// The role of [`Moto::start_strict`].
+    pub const ROLE: &'static str = "arn:aws:iam::123456789012:role/backup";
 
     /// `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {

@@ -323,3 +323,73 @@ fn refuses_without_the_right_key(place: &Place<'_>) {
     let args = ["restore", "full", "-u", &playground.pd, "-s", full];
     run(dir, &args);
 }
+
+/// Keys of the environment, of a profile, and of roles: on a server that checks them. A place that
+/// can be read is told to have no log; one that cannot, to be refused.
+#[test]
+#[cfg_attr(not(moto), ignore = "needs moto: scripts/install-test-servers")]
+fn credentials_of_profiles_and_roles() {
+    let (server, key) = Moto::start_strict(BUCKET);
+    let endpoint = server.endpoint();
+    let dir = dir();
+    let config = dir.path().join("config");
+    let text = format!(
+        "[profile base]\naws_access_key_id={}\naws_secret_access_key={}\n\
+         [profile nightly]\nrole_arn={}\nsource_profile=base\nregion=us-east-1\n\
+         [profile wrong]\naws_access_key_id={}\naws_secret_access_key=not-the-secret\n",
+        key.id,
+        key.secret,
+        Moto::ROLE,
+        key.id,
+    );
+    fs::write(&config, text).expect("a file");
+    let config = config.to_str().expect("a name in UTF-8");
+    let url = format!("s3://{BUCKET}/p?endpoint={endpoint}");
+    let look = |environment: &[(&str, &str)], flags: &[&str]| {
+        let mut command = assert_cmd::Command::cargo_bin("br").expect("the binary");
+        let output = command
+            .current_dir(dir.path())
+            .env("AWS_CONFIG_FILE", config)
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+            .env("AWS_ENDPOINT_URL_STS", &endpoint)
+            .envs(environment.iter().copied())
+            .args(["log", "metadata", "-s", &url, "--log-file", "br.log"])
+            .args(flags)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!said.contains(&key.secret), "{said}");
+        said
+    };
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", key.id.as_str()),
+        ("AWS_SECRET_ACCESS_KEY", &key.secret),
+    ];
+    let role = ["--s3.role-arn", Moto::ROLE, "--s3.external-id", "x"];
+    for said in [
+        look(&keys, &[]),
+        look(&[], &["--s3.profile", "base"]),
+        look(&[("AWS_PROFILE", "nightly")], &[]),
+        look(&keys, &role),
+    ] {
+        assert!(said.contains("there is no log backup"), "{said}");
+    }
+    let none = "arn:aws:iam::123456789012:role/none";
+    for (said, expected) in [
+        (look(&[], &["--s3.profile", "wrong"]), "PermissionDenied"),
+        (
+            look(&[], &["--s3.profile", "none"]),
+            "is in none of the shared",
+        ),
+        (
+            look(&[], &["--s3.profile", "wrong", "--s3.role-arn", none]),
+            "role/none",
+        ),
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    let log = fs::read_to_string(dir.path().join("br.log")).expect("a log");
+    assert!(!log.contains(&key.secret), "a secret in the log");
+}

@@ -16,9 +16,11 @@ mod load;
 mod operator;
 mod place;
 mod story;
+mod tally;
 mod trace;
 mod traces_left;
 mod weather;
 mod world;
 
 pub use story::{Told, run};
+pub use tally::Tally;

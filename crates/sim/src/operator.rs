@@ -25,6 +25,8 @@ pub(crate) struct Operator<'a> {
     pub(crate) trace: &'a Trace,
     /// Whether commands are killed.
     pub(crate) kills: bool,
+    /// Whether bytes are damaged on the way, so that whoever says so is run again.
+    pub(crate) corruption: bool,
 }
 
 impl Operator<'_> {
@@ -58,7 +60,9 @@ impl Operator<'_> {
                     let kind = error.kind();
                     self.trace
                         .note(format_args!("{name}: run {attempt}: {kind:?}: {error}"));
-                    if !matches!(kind, Kind::Retry | Kind::Reroute | Kind::Conflict) {
+                    let is_passing = matches!(kind, Kind::Retry | Kind::Reroute | Kind::Conflict)
+                        || (matches!(kind, Kind::Data | Kind::Invalid) && self.corruption);
+                    if !is_passing {
                         bail!("{name} ended with {kind:?}: {error}: {error:?}");
                     }
                 }

@@ -10,7 +10,9 @@
 
 mod chaos;
 mod damage;
+mod elsewhere;
 mod history;
+mod log_care;
 mod restore;
 
 use anyhow::{Context as _, Result};
@@ -64,16 +66,19 @@ async fn tell(rt: &Rt, trace: &Trace, seed: u64) -> Result<()> {
     let options = draw_options(rt, &mut rng);
     let history = Box::pin(History::make(rt, trace, seed, &weather, options, &mut rng)).await?;
     damage::is_found(rt, trace, &history, &mut rng).await?;
+    if rng.random() {
+        let weather = Weather::draw(&mut rng);
+        let restored = restore::restore_backup(rt, trace, &history, &weather, &mut rng);
+        Box::pin(restored).await.context("the backup alone")?;
+    }
     let mut claims: Vec<_> = history.claims.iter().collect();
     while claims.len() > RESTORES_MAX {
         claims.remove(rng.random_range(0..claims.len()));
     }
     for claim in claims {
         let weather = Weather::draw(&mut rng);
-        Box::pin(restore::restore(
-            rt, trace, &history, claim, &weather, &mut rng,
-        ))
-        .await?;
+        let restored = restore::restore_claim(rt, trace, &history, claim, &weather, &mut rng);
+        Box::pin(restored).await?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ impl Weather {
         Weather {
             name: "fair",
             network: NetworkFaults {
-                latency_max: Duration::from_millis(10),
+                latency_max: Duration::from_millis(3),
                 cuts_per_million: 0,
             },
             storage: Faults {
@@ -49,7 +49,7 @@ impl Weather {
     }
 
     /// Storage fails as often as in FoundationDB's simulation: a quarter of the requests with
-    /// errors, three in ten throttled, long delays.
+    /// errors, three in ten throttled, long delays, one read in a hundred with a flipped bit.
     pub(crate) fn storm() -> Weather {
         Weather {
             name: "storm",
@@ -63,9 +63,15 @@ impl Weather {
                 lost_answers_per_mille: 50,
                 latency_max: Duration::from_millis(500),
                 truncated_reads_per_mille: 20,
+                corrupted_reads_per_mille: 10,
                 ..Faults::default()
             },
         }
+    }
+
+    /// Whether an error about damaged bytes may come from the weather.
+    pub(crate) fn corrupts(&self) -> bool {
+        self.storage.corrupted_reads_per_mille > 0
     }
 
     pub(crate) fn draw(rng: &mut StdRng) -> Weather {

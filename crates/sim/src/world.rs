@@ -21,14 +21,16 @@ pub(crate) struct World {
     embedded: Option<br_embed::Cluster>,
     options: Options,
     parts: Parts,
+    engine: Arc<MemoryEngine>,
     _scratch: TempDir,
 }
 
 impl World {
     pub(crate) async fn start(mut options: Options) -> Result<World> {
         let scratch = tempfile::tempdir()?;
+        let engine = Arc::new(MemoryEngine::new(scratch.path()));
         let parts = Parts {
-            engine: Arc::new(MemoryEngine::new(scratch.path())),
+            engine: engine.clone(),
             meta: Arc::new(MemoryKv::default()),
         };
         let started = br_embed::Cluster::start_on(options.clone(), parts.clone());
@@ -43,6 +45,7 @@ impl World {
             embedded: Some(embedded),
             options,
             parts,
+            engine,
             _scratch: scratch,
         })
     }
@@ -58,6 +61,11 @@ impl World {
     /// The cluster; none for the moment of a restart.
     pub(crate) fn embedded(&self) -> Option<&br_embed::Cluster> {
         self.embedded.as_ref()
+    }
+
+    /// The engine under all stores.
+    pub(crate) fn engine(&self) -> &MemoryEngine {
+        &self.engine
     }
 
     pub(crate) async fn now(&self) -> Result<TimeStamp> {

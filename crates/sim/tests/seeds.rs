@@ -2,7 +2,12 @@
 //! number of seeds, `SIM_FIRST` the first of them, `SIM_LOG` shows log lines, such as
 //! `SIM_LOG=br_log=debug,br_rt=trace`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use sim::Tally;
 
 /// In `make test`.
 const SEEDS_DEFAULT: u64 = 200;
@@ -24,17 +29,20 @@ fn everything_holds() {
         let lines = tracing_subscriber::fmt().with_env_filter(filter);
         lines.without_time().with_ansi(false).init();
     }
+    let tally = Mutex::new(Tally::default());
     // Each run has one thread; they know nothing of each other.
     let failed = std::thread::scope(|scope| {
         let runs = (0..std::thread::available_parallelism().map_or(1, usize::from)).map(|_| {
             scope.spawn(|| {
                 let mut failed = Vec::new();
+                let mut done = Tally::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
+                        tally.lock().unwrap().join(done);
                         return failed;
                     }
-                    if !holds(seed, one.is_some()) {
+                    if !holds(seed, one.is_some(), &mut done) {
                         failed.push(seed);
                     }
                 }
@@ -44,11 +52,13 @@ fn everything_holds() {
         let failed = runs.into_iter().flat_map(|run| run.join().unwrap());
         failed.collect::<Vec<_>>()
     });
+    println!("{}", tally.into_inner().unwrap());
     assert!(failed.is_empty(), "failed: SIM_SEED={failed:?}");
 }
 
-fn holds(seed: u64, is_shown: bool) -> bool {
+fn holds(seed: u64, is_shown: bool, tally: &mut Tally) -> bool {
     let told = sim::run(seed).unwrap();
+    tally.add(&told.trace);
     let is_good = told.outcome.is_ok();
     if is_shown || !is_good {
         let from = match is_shown {

@@ -14,7 +14,10 @@ use std::{
     collections::BTreeMap,
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use br_types::{Cf, DataKey, KeyRange};
@@ -32,6 +35,7 @@ const TOMBSTONES_MAX: usize = 1024;
 /// An engine in memory.
 pub struct MemoryEngine {
     data: Arc<RwLock<Data>>,
+    is_disk_full: AtomicBool,
     scratch: PathBuf,
 }
 
@@ -53,7 +57,20 @@ impl MemoryEngine {
     pub fn new(scratch: impl Into<PathBuf>) -> Self {
         Self {
             data: Arc::default(),
+            is_disk_full: AtomicBool::new(false),
             scratch: scratch.into(),
+        }
+    }
+
+    /// From now on nothing can be written, as if the disk were full; or it can again.
+    pub fn set_disk_full(&self, is_full: bool) {
+        self.is_disk_full.store(is_full, Ordering::Relaxed);
+    }
+
+    fn check_disk(&self) -> Result<(), EngineError> {
+        match self.is_disk_full.load(Ordering::Relaxed) {
+            true => Err(EngineError::DiskFull("no space left on device".to_owned())),
+            false => Ok(()),
         }
     }
 
@@ -125,6 +142,7 @@ impl Engine for MemoryEngine {
     }
 
     fn write(&self, batch: &Batch) -> Result<(), EngineError> {
+        self.check_disk()?;
         let mut data = self.write_lock();
         data.batch += 1;
         for change in &batch.changes {
@@ -146,6 +164,7 @@ impl Engine for MemoryEngine {
     }
 
     fn ingest(&self, files: &[(Cf, PathBuf)]) -> Result<(), EngineError> {
+        self.check_disk()?;
         let mut batch = Batch::default();
         for (cf, path) in files {
             table::read(path, |key, value| {
@@ -160,6 +179,7 @@ impl Engine for MemoryEngine {
     }
 
     fn delete_range(&self, cf: Cf, range: &KeyRange<DataKey>) -> Result<(), EngineError> {
+        self.check_disk()?;
         let mut data = self.write_lock();
         data.batch += 1;
         let keys: Vec<_> = data

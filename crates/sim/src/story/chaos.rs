@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
+use br_cluster::KvError;
 use br_codec::key;
 use br_rt::CancellationToken;
-use br_types::{EncodedKey, TableId};
+use br_types::{EncodedKey, KeyRange, TableId, TimeStamp};
 use rand::{RngExt as _, rngs::StdRng};
 
 use crate::{
@@ -18,6 +19,10 @@ use crate::{
 const GREAT_ONE_IN: u32 = 40;
 /// The longest that a part is out of reach.
 const CUT_OFF_MAX: Duration = Duration::from_secs(4);
+
+/// Versions that nothing guards are kept for so long, and looked for so often.
+const GC_LIFE: Duration = Duration::from_secs(40);
+const GC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How much may happen.
 pub(super) struct Chaos {
@@ -55,7 +60,12 @@ impl Chaos {
         {
             self.disturbance.store_failures = 0;
         }
+        let mut collected = rt.now();
         while !stop.is_cancelled() {
+            if rt.now().since(collected) >= GC_INTERVAL {
+                collected = rt.now();
+                collect_garbage(world, trace).await?;
+            }
             if rng.random_range(0..GREAT_ONE_IN) == 0 {
                 self.great(world, trace, rng).await?;
             } else if let Some(cluster) = world.embedded() {
@@ -77,6 +87,14 @@ impl Chaos {
             return Ok(());
         }
         let rt = world.rt().clone();
+        if rng.random_range(0..4) == 0 {
+            trace.note("the disks are full");
+            world.engine().set_disk_full(true);
+            rt.sleep(CUT_OFF_MAX.mul_f64(rng.random())).await;
+            world.engine().set_disk_full(false);
+            trace.note("there is room on the disks again");
+            return Ok(());
+        }
         let mut addresses = vec![world.pd_address()];
         let stores = world.embedded().map(br_embed::Cluster::store_infos);
         for store in stores.unwrap_or_default() {
@@ -93,6 +111,33 @@ impl Chaos {
         trace.note(format_args!("{address} is back"));
         Ok(())
     }
+}
+
+/// Moves PD's safe points, as TiDB does; stores collect up to there.
+async fn collect_garbage(world: &World, trace: &Trace) -> Result<()> {
+    let Some(cluster) = world.embedded() else {
+        return Ok(());
+    };
+    let now = world.rt().wall();
+    let life = u64::try_from(GC_LIFE.as_millis()).unwrap_or(u64::MAX);
+    let target = TimeStamp::compose(now.0.saturating_sub(life), 0);
+    // Locks of those who died come to an end first: reading at the timestamp sees to that.
+    let snapshot = world.client.snapshot(target);
+    let mut scan = snapshot.scan(&KeyRange::default());
+    let scanned = async {
+        while scan.next().await?.is_some() {}
+        Ok::<_, KvError>(())
+    };
+    if let Err(error) = scanned.await {
+        trace.note(format_args!("no garbage is collected: {error}"));
+        return Ok(());
+    }
+    // What is guarded stays.
+    let Ok(moved) = cluster.pd().gc.advance_txn_safe_point(target, now) else {
+        return Ok(());
+    };
+    cluster.pd().gc.update_gc_safe_point(moved.new)?;
+    Ok(())
 }
 
 /// A key of some table, or of none.

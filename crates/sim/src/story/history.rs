@@ -67,6 +67,7 @@ struct Parts<'a> {
     client: Cluster,
     full: Place,
     log: Place,
+    corruption: bool,
 }
 
 impl History {
@@ -91,6 +92,7 @@ impl History {
             client: world.client.clone(),
             full: Place::new(rt, "full"),
             log: Place::new(rt, "log"),
+            corruption: weather.corrupts(),
         };
         parts.full.set_faults(&weather.storage);
         parts.log.set_faults(&weather.storage);
@@ -177,6 +179,7 @@ impl Parts<'_> {
             rt: self.rt,
             trace: self.trace,
             kills,
+            corruption: self.corruption,
         }
     }
 

@@ -1,31 +1,57 @@
-//! A restore of what was claimed, into another cluster.
+//! Restores into another cluster: of the backup alone, and of what was claimed.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use br_engine::{RocksSstFiles, SstCompression, SstOptions};
 use br_log::restore::{Method, PointOptions, PointTarget};
-use br_rt::{CancellationToken, Progress, Rt, Silent};
+use br_rt::{Progress, Rt, Silent};
 use br_snapshot::restore::{RestoreOptions, RestoreTarget, Scope};
 use br_storage::SendCredentials;
 use br_types::TimeStamp;
-use br_workload::{Kinds, Workload, check};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, rngs::StdRng};
 
 use super::{
-    chaos::Chaos,
-    history::{Claim, DB, History, filter, set_network},
+    elsewhere::Elsewhere,
+    history::{Claim, DB, History, filter},
+    log_care,
 };
-use crate::{
-    operator::Operator,
-    trace::Trace,
-    traces_left::PdState,
-    weather::Weather,
-    world::{World, draw_options},
-};
+use crate::{operator::Operator, trace::Trace, weather::Weather, world::World};
+
+/// Restores the backup, and compares.
+pub(super) async fn restore_backup(
+    rt: &Rt,
+    trace: &Trace,
+    history: &History,
+    weather: &Weather,
+    rng: &mut StdRng,
+) -> Result<()> {
+    trace.note(format_args!("restore the backup, {} weather", weather.name));
+    let mut elsewhere = Box::pin(Elsewhere::start(rt, weather, rng)).await?;
+    history.full.set_faults(&weather.storage);
+    let operator = Operator {
+        rt,
+        trace,
+        kills: true,
+        corruption: weather.corrupts(),
+    };
+    let target = full_target(rt, &elsewhere.world, history).await?;
+    let options = table_options(rng)?;
+    let work = async |rng: &mut StdRng| {
+        let command = async || {
+            let restore = br_snapshot::restore::restore(&target, &options);
+            Box::pin(restore).await.map(drop)
+        };
+        operator.run("restore", rng, command).await
+    };
+    elsewhere.disturbed(trace, rng, work).await?;
+    elsewhere
+        .compare(rt, trace, history, history.backup_ts)
+        .await
+}
 
 /// Restores the claim itself, or a point between it and the backup, and compares.
-pub(super) async fn restore(
+pub(super) async fn restore_claim(
     rt: &Rt,
     trace: &Trace,
     history: &History,
@@ -38,52 +64,41 @@ pub(super) async fn restore(
     } else {
         TimeStamp(rng.random_range(history.backup_ts.0..=claim.checkpoint_ts.0))
     };
-    trace.note(format_args!(
-        "restore at {at}, claimed {}, {} weather",
-        claim.checkpoint_ts, weather.name
-    ));
-    set_network(rt, &Weather::fair());
-    let mut world = Box::pin(World::start(draw_options(rt, rng))).await?;
-    if rng.random() {
-        // Their ids are taken.
-        let kinds = Kinds::Wide { tables: 2 };
-        Workload::create(&world.client, kinds, rng.random(), "others", None).await?;
-    }
-    let before = PdState::of(&world).await?;
-    set_network(rt, weather);
-    history.full.set_faults(&weather.storage);
-    claim.log.set_faults(&weather.storage);
-    let target = point_target(rt, &world, history, claim).await?;
-    let options = point_options(at, rng)?;
-    let chaos = Chaos::draw(rng);
-    let mut chaos_rng = StdRng::seed_from_u64(rng.random());
-    let stop = CancellationToken::new();
+    let what = format!("at {at}, claimed {}", claim.checkpoint_ts);
+    trace.note(format_args!("restore {what}, {} weather", weather.name));
+    let mut elsewhere = Box::pin(Elsewhere::start(rt, weather, rng)).await?;
     let operator = Operator {
         rt,
         trace,
         kills: false,
+        corruption: weather.corrupts(),
     };
-    let restored = async {
-        let command = async || Box::pin(br_log::restore::restore(&target, &options)).await;
-        let done = operator.run("restore", rng, command).await;
-        stop.cancel();
-        done
+    claim.log.set_faults(&Weather::fair().storage);
+    let is_compacted = log_care::take_care(rt, &operator, history, claim, rng).await?;
+    history.full.set_faults(&weather.storage);
+    claim.log.set_faults(&weather.storage);
+    let target = point_target(rt, &elsewhere.world, history, claim).await?;
+    let options = point_options(at, is_compacted, rng)?;
+    let work = async |rng: &mut StdRng| {
+        let command = async || {
+            let restore = br_log::restore::restore(&target, &options);
+            Box::pin(restore).await.map(drop)
+        };
+        operator.run("restore point", rng, command).await
     };
-    let chaos = chaos.run(&mut world, trace, &mut chaos_rng, &stop);
-    let (restored, chaos) = futures::join!(Box::pin(restored), Box::pin(chaos));
-    restored.with_context(|| format!("at {at}, claimed {}", claim.checkpoint_ts))?;
-    chaos?;
-    set_network(rt, &Weather::fair());
-    let now = world.now().await?;
-    let checked = check(&world.client, DB, &history.model, at, now).await;
-    let checked = checked.with_context(|| format!("at {at}, claimed {}", claim.checkpoint_ts))?;
-    trace.note(format_args!("equal: {checked:?}"));
-    before
-        .comes_back(&world)
-        .await
-        .context("the restored cluster")?;
-    trace.note("nothing is left in PD");
-    Ok(())
+    let done = elsewhere.disturbed(trace, rng, work).await;
+    done.with_context(|| what.clone())?;
+    let compared = elsewhere.compare(rt, trace, history, at).await;
+    compared.context(what)
+}
+
+async fn full_target(rt: &Rt, world: &World, history: &History) -> Result<RestoreTarget> {
+    Ok(RestoreTarget {
+        cluster: world.client.clone(),
+        storage: history.full.open(rt).await?,
+        backend: history.full.backend.clone(),
+        progress: Arc::new(Silent),
+    })
 }
 
 async fn point_target(
@@ -95,12 +110,7 @@ async fn point_target(
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     Ok(PointTarget {
         cluster: world.client.clone(),
-        full: Some(RestoreTarget {
-            cluster: world.client.clone(),
-            storage: history.full.open(rt).await?,
-            backend: history.full.backend.clone(),
-            progress: progress.clone(),
-        }),
+        full: Some(full_target(rt, world, history).await?),
         log: claim.log.open(rt).await?,
         log_backend: claim.log.backend.clone(),
         ssts: Arc::new(RocksSstFiles::new(SstOptions {
@@ -111,17 +121,22 @@ async fn point_target(
     })
 }
 
-fn point_options(at: TimeStamp, rng: &mut StdRng) -> Result<PointOptions> {
-    let mut tables = RestoreOptions::new(Scope::Full {
+fn table_options(rng: &mut StdRng) -> Result<RestoreOptions> {
+    let mut options = RestoreOptions::new(Scope::Full {
         filter: filter(&format!("{DB}.*"))?,
         is_explicit: true,
     });
-    tables.checksum = rng.random();
+    options.checksum = rng.random();
+    Ok(options)
+}
+
+fn point_options(at: TimeStamp, is_compacted: bool, rng: &mut StdRng) -> Result<PointOptions> {
     let mut options = PointOptions {
         restored_ts: Some(at),
-        ..PointOptions::new(tables)
+        ..PointOptions::new(table_options(rng)?)
     };
-    if rng.random_bool(0.25) {
+    // Stores read no compactions.
+    if !is_compacted && rng.random_bool(0.25) {
         options.method = Method::Apply {
             batch_files: 8,
             batch_bytes: 1 << 20,

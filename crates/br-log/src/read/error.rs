@@ -1,6 +1,6 @@
 use br_format::log::LogFormatError;
 use br_sst::SstError;
-use br_storage::StorageError;
+use br_storage::{MasterKeysError, StorageError};
 use br_types::{Classify, ClusterId, Code, Kind, TimeStamp};
 
 /// Why a log cannot be read.
@@ -12,6 +12,9 @@ pub enum LogReadError {
     /// An object makes no sense.
     #[error(transparent)]
     Format(#[from] LogFormatError),
+    /// The master keys do not open the data keys.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeysError),
     /// An SST file of a compaction is damaged.
     #[error("{file} is damaged: {source}")]
     Compacted {
@@ -100,6 +103,7 @@ impl Classify for LogReadError {
         match self {
             LogReadError::Storage(error) => error.kind(),
             LogReadError::Format(error) => error.kind(),
+            LogReadError::MasterKey(error) => error.kind(),
             LogReadError::Compacted { source, .. } => source.kind(),
             LogReadError::Checksum { .. } | LogReadError::Missing { .. } => Kind::Data,
             LogReadError::NoLog { .. }
@@ -116,6 +120,7 @@ impl Classify for LogReadError {
         match self {
             LogReadError::Storage(error) => error.code(),
             LogReadError::Format(error) => error.code(),
+            LogReadError::MasterKey(error) => error.code(),
             LogReadError::UnknownMigration { .. } => Code::MIGRATION_VERSION_NOT_SUPPORTED,
             LogReadError::OtherCluster { .. } => Code::KV_CLUSTER_ID_MISMATCH,
             other => Code::of_kind(other.kind()),
@@ -126,6 +131,7 @@ impl Classify for LogReadError {
         let step = match self {
             LogReadError::Storage(error) => return error.next_step(),
             LogReadError::Format(error) => return error.next_step(),
+            LogReadError::MasterKey(error) => return error.next_step(),
             LogReadError::Compacted { .. }
             | LogReadError::Checksum { .. }
             | LogReadError::Missing { .. } => {

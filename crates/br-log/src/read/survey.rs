@@ -234,6 +234,7 @@ impl LogStorage {
             // Without the key nothing can be said of the object.
             Err(
                 error @ (br_format::log::LogFormatError::NoKey { .. }
+                | br_format::log::LogFormatError::NoMasterKey { .. }
                 | br_format::log::LogFormatError::WrongKey { .. }),
             ) => Err(error.into()),
             Err(error) => Ok(Some(MissingObject {

@@ -156,7 +156,7 @@ impl Column {
 }
 
 /// The value of rows from before the column was added, as text.
-fn origin_default(column: &ColumnInfo) -> Result<Option<String>, RowError> {
+pub(super) fn origin_default(column: &ColumnInfo) -> Result<Option<String>, RowError> {
     let unreadable = || RowError::OriginDefault {
         column: column.name.original.clone(),
     };

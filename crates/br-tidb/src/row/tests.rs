@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use br_types::TableId;
+
 use crate::schema::TableInfo;
 
 /// A table with an integer key `id` (column 1) and the columns given as (id, type, more JSON).
@@ -61,6 +63,57 @@ fn both_formats_and_missing_columns() {
         decode(&table, &HANDLE_5, &[0]).unwrap(),
         [some("5"), None, some("7"), None]
     );
+}
+
+#[test]
+fn index_entries_of_rows_from_before_a_column() {
+    let mut table = table(&[
+        (2, r#""type":{"Tp":3},"origin_default":"5""#),
+        (3, r#""type":{"Tp":3,"Flag":32},"origin_default":"7""#),
+        (
+            4,
+            r#""type":{"Tp":15,"Charset":"utf8mb4","Collate":"utf8mb4_bin"},"origin_default":"no ""#,
+        ),
+        (5, r#""type":{"Tp":12},"origin_default":"2026-11-21 00:00:00""#),
+    ]);
+    let index = |offset: usize| {
+        let json = format!(
+            r#"{{"id":9,"idx_name":{{"O":"k","L":"k"}},"idx_cols":[{{"name":{{"O":"c","L":"c"}},"offset":{offset},"length":-1}}],"state":5}}"#
+        );
+        serde_json::from_str(&json).unwrap()
+    };
+    table.indexes = vec![index(1), index(2), index(3), index(4)];
+    let entry = |at: usize, row: &[u8]| {
+        IndexEncoder::new(&table, &table.indexes[at], true)
+            .map(|encoder| encoder.entry(TableId(1), &HANDLE_5, row).unwrap())
+    };
+    let key = |column: &[u8]| {
+        let prefix = b"t\x80\0\0\0\0\0\0\x01_i\x80\0\0\0\0\0\0\x09";
+        [&prefix[..], column, b"\x03", &HANDLE_5].concat()
+    };
+    let row_without_columns = [0x80, 0, 0, 0, 0, 0];
+    // As TiDB makes them: INT 5, INT UNSIGNED 7, and text without its last space, which the value has.
+    assert_eq!(
+        entry(0, &row_without_columns).unwrap(),
+        (key(b"\x03\x80\0\0\0\0\0\0\x05"), b"0".to_vec())
+    );
+    assert_eq!(
+        entry(1, &row_without_columns).unwrap(),
+        (key(b"\x04\0\0\0\0\0\0\0\x07"), b"0".to_vec())
+    );
+    let (text_key, value) = entry(2, &row_without_columns).unwrap();
+    assert_eq!(text_key, key(b"\x01no\0\0\0\0\0\0\xf9"));
+    assert_eq!(value, b"\x00\x80\0\x01\0\0\0\x04\x03\0no ");
+    // What the row has counts more, NULL too.
+    let row = [0x80, 0, 1, 0, 1, 0, 2, 3, 1, 0, 8];
+    assert_eq!(
+        entry(0, &row).unwrap().0,
+        key(b"\x03\x80\0\0\0\0\0\0\x08")
+    );
+    assert_eq!(entry(1, &row).unwrap().0, key(b"\0"));
+    // A time is stored otherwise than it is shown.
+    let why = entry(3, &row_without_columns).unwrap_err().why;
+    assert!(why.contains("default"), "{why}");
 }
 
 #[test]

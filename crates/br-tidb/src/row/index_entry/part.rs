@@ -8,6 +8,7 @@ use br_codec::{
 
 use super::super::{
     Datum, RowError,
+    decoder::origin_default,
     text::read_compact,
     value::{RowValue, Stored},
 };
@@ -32,6 +33,8 @@ pub(super) struct Part {
     pub(super) sort: Sort,
     /// Whether the value has to have it.
     pub(super) restores: bool,
+    /// Its value in rows that were there before the column was.
+    default: Option<Datum<'static>>,
 }
 
 /// How strings sort.
@@ -68,14 +71,6 @@ impl Part {
         if column.is_virtual() || column.hidden {
             return Err(format!("column {name:?} is computed when it is read"));
         }
-        if column
-            .origin_default
-            .as_ref()
-            .is_some_and(|json| json.get() != "null")
-            || column.origin_default_bit.is_some()
-        {
-            return Err(format!("column {name:?} was added with a default value"));
-        }
         if matches!(field.tp, tp::JSON | tp::VECTOR) {
             return Err(format!("column {name:?} is of type {}", field.name()));
         }
@@ -104,6 +99,7 @@ impl Part {
             prefix,
             sort,
             restores: text.is_restored(),
+            default: origin_datum(column, text)?,
         })
     }
 
@@ -129,7 +125,10 @@ impl Part {
             Stored::Datum(datum) => self.encode_datum(&datum, &[]),
             Stored::Absent => match self.in_handle.and_then(|at| handle.get(at)) {
                 Some(datum) => self.encode_datum(&self.of_handle(datum), &[]),
-                None => Ok(Encoded::null()),
+                None => match &self.default {
+                    Some(datum) => self.encode_datum(datum, &[]),
+                    None => Ok(Encoded::null()),
+                },
             },
             Stored::Null => Ok(Encoded::null()),
         }
@@ -213,6 +212,34 @@ impl Part {
             Sort::PadSpace => without_spaces(bytes),
         }
     }
+}
+
+/// What rows have of a column that was added after them.
+///
+/// # Errors
+/// Its default value is not an integer and not text: it is known as SQL shows it, not as it is
+/// stored.
+fn origin_datum(column: &ColumnInfo, text: Text) -> Result<Option<Datum<'static>>, String> {
+    let name = &column.name.original;
+    let unreadable = || format!("column {name:?} was added with a default value");
+    let Some(default) = origin_default(column).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let field = &column.field_type;
+    let is_integer = matches!(
+        field.tp,
+        tp::TINY | tp::SHORT | tp::INT24 | tp::LONG | tp::LONGLONG
+    );
+    let datum = if is_integer && field.is_unsigned() {
+        default.parse().ok().map(Datum::Uint)
+    } else if is_integer {
+        default.parse().ok().map(Datum::Int)
+    } else if text.is_text && text.is_varying {
+        Some(Datum::Bytes(default.into_bytes().into()))
+    } else {
+        None
+    };
+    datum.map(Some).ok_or_else(unreadable)
 }
 
 /// What a value beside a clustered key has of a column: how many spaces the key left out.

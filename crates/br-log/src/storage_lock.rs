@@ -13,16 +13,13 @@
 //! [`LOCK_RETRY`] where the holders are short-lived; none where they work for long.
 //!
 //! # After a crash
-//! The lock stays, as locks have no expiry. The error of the next one says who left it, and how to
-//! remove it.
+//! The lock stays, as locks have no expiry. The next one on the same machine sees that the process
+//! is gone and takes the lock away; elsewhere the error says who left it, and how to remove it.
 
 use std::{future::Future, time::Duration};
 
-use br_format::log::{
-    LogFormatError,
-    lock::{self, LockContent, LockId, LockPurpose},
-};
-use br_rt::{Backoff, CancellationToken, RetryPolicy, Rt};
+use br_format::log::lock::{self, LockContent, LockId, LockPurpose};
+use br_rt::{Backoff, CancellationToken, ProcessName, RetryPolicy, Rt, kill_point};
 use br_storage::{Storage, StorageError};
 use br_types::{Classify, Code, Kind};
 use futures::TryStreamExt as _;
@@ -155,6 +152,15 @@ impl LockRequest<'_> {
             .await
     }
 
+    /// The right to fill the folder of a compaction; not waited for.
+    ///
+    /// # Errors
+    /// [`LockError::Held`]; the storage failed.
+    pub(crate) async fn compaction(&self, object: &str) -> Result<StorageLock, LockError> {
+        self.take(object, Mode::Alone, LockPurpose::Compaction)
+            .await
+    }
+
     async fn take_patiently(
         &self,
         place: &str,
@@ -187,9 +193,13 @@ impl LockRequest<'_> {
         };
         let id = LockId(self.rt.random_bytes());
         let intent = lock::intent(&object, id);
+        let content = self.content(id, purpose);
         self.check_free(place, mode, None).await?;
-        self.storage.write(&intent, Vec::new()).await?;
-        let written = self.write_lock(place, mode, &object, (id, purpose)).await;
+        self.storage.write(&intent, content.encode()).await?;
+        kill_point("lock.intent");
+        let written = self
+            .write_lock(place, mode, &object, (&intent, &content))
+            .await;
         // The intent is in nobody's way for longer than need be.
         let removed = self.storage.delete(&intent).await;
         written?;
@@ -204,32 +214,45 @@ impl LockRequest<'_> {
         Ok(held)
     }
 
+    fn content(&self, id: LockId, purpose: LockPurpose) -> LockContent {
+        let from = (self.operator.host.clone(), self.operator.pid);
+        let hint = self.hint.to_owned();
+        let content = LockContent::new(purpose, id, self.rt.wall().0, from, hint);
+        let process = ProcessName::current();
+        if (&process.host, process.pid) != (&self.operator.host, self.operator.pid) {
+            return content;
+        }
+        LockContent {
+            start_ticks: process.start_ticks,
+            pid_space: process.pid_space,
+            ..content
+        }
+    }
+
     async fn write_lock(
         &self,
         place: &str,
         mode: Mode,
         object: &str,
-        (id, purpose): (LockId, LockPurpose),
+        (intent, content): (&str, &LockContent),
     ) -> Result<(), LockError> {
-        let intent = lock::intent(object, id);
-        self.check_free(place, mode, Some(&intent)).await?;
-        let content = LockContent::new(
-            purpose,
-            id,
-            self.rt.wall().0,
-            (self.operator.host.clone(), self.operator.pid),
-            self.hint.to_owned(),
-        );
+        self.check_free(place, mode, Some(intent)).await?;
         match self.storage.create(object, content.encode()).await {
             Err(error) if error.is_already_exists() => {
-                let holder = self.holder(object).await;
-                Err(self.held(object.to_owned(), holder))
+                let content = self.read(object).await;
+                Err(self.held(object.to_owned(), &content))
             }
-            result => Ok(result?),
+            result => {
+                result?;
+                kill_point("lock.taken");
+                Ok(())
+            }
         }
     }
 
-    /// Fails if something other than `mine` stands in the way.
+    /// Fails if something other than `mine` stands in the way. What dead processes left does not, and
+    /// is removed under the intent `mine`: whoever would take a lock of the same name meanwhile sees
+    /// that, and gives way.
     async fn check_free(
         &self,
         place: &str,
@@ -241,6 +264,7 @@ impl LockRequest<'_> {
             Mode::Read | Mode::Write => format!("{place}."),
         };
         let writer = lock::write_lock(place);
+        let mut of_dead = Vec::new();
         let mut objects = self.storage.list(&prefix);
         while let Some(entry) = objects.try_next().await? {
             let is_in_the_way = match mode {
@@ -248,16 +272,37 @@ impl LockRequest<'_> {
                 Mode::Read => entry.name.starts_with(&writer),
                 Mode::Alone | Mode::Write => true,
             };
-            if !is_in_the_way || mine == Some(entry.name.as_str()) {
+            // What is in nobody's way is looked at once, to remove it.
+            let is_looked_at = is_in_the_way || mine.is_some();
+            if !is_looked_at || mine == Some(entry.name.as_str()) {
                 continue;
             }
-            let holder = self.holder(&entry.name).await;
-            return Err(self.held(entry.name, holder));
+            let content = self.read(&entry.name).await;
+            if content.as_ref().is_ok_and(is_surely_dead) {
+                of_dead.push(entry.name);
+            } else if is_in_the_way {
+                return Err(self.held(entry.name, &content));
+            }
+        }
+        if mine.is_some() {
+            for object in of_dead {
+                tracing::info!(object, "its holder has died");
+                self.storage.delete(&object).await?;
+            }
         }
         Ok(())
     }
 
-    fn held(&self, object: String, holder: String) -> LockError {
+    fn held(&self, object: String, content: &Result<LockContent, Unread>) -> LockError {
+        let holder = match content {
+            Ok(content) if object.contains(".INTENT.") => format!(
+                "is about to be taken by process {} on {}",
+                content.locker_pid, content.locker_host
+            ),
+            Ok(content) => describe(content),
+            Err(Unread::Empty) => "is about to be taken".into(),
+            Err(Unread::Unknown) => "is of a holder that cannot be read".into(),
+        };
         LockError::Held {
             storage: self.storage.to_string(),
             object,
@@ -265,22 +310,33 @@ impl LockRequest<'_> {
         }
     }
 
-    /// Who holds a lock, as its object says.
-    async fn holder(&self, object: &str) -> String {
+    /// Who holds a lock, or is about to, as its object says.
+    async fn read(&self, object: &str) -> Result<LockContent, Unread> {
         const LOCK_BYTES_MAX: u64 = 64 << 10;
-        let content = match self.storage.read_at_most(object, LOCK_BYTES_MAX).await {
-            Ok(bytes) if bytes.is_empty() => return "is about to be taken".into(),
-            Ok(bytes) => LockContent::decode(object, &bytes),
-            Err(error) => Err(LogFormatError::Unsupported {
-                object: error.to_string(),
-                feature: "reading",
-            }),
-        };
-        match content {
-            Ok(content) => describe(&content),
-            Err(_) => "is of a holder that cannot be read".into(),
+        let bytes = self.storage.read_at_most(object, LOCK_BYTES_MAX).await;
+        match bytes {
+            // An intent of another tool.
+            Ok(bytes) if bytes.is_empty() => Err(Unread::Empty),
+            Ok(bytes) => LockContent::decode(object, &bytes).map_err(|_| Unread::Unknown),
+            Err(_) => Err(Unread::Unknown),
         }
     }
+}
+
+/// Why it is not known whose an object is.
+enum Unread {
+    Empty,
+    Unknown,
+}
+
+fn is_surely_dead(content: &LockContent) -> bool {
+    let process = ProcessName {
+        host: content.locker_host.clone(),
+        pid: u32::try_from(content.locker_pid).unwrap_or(0),
+        start_ticks: content.start_ticks,
+        pid_space: content.pid_space.clone(),
+    };
+    process.is_surely_dead()
 }
 
 fn describe(content: &LockContent) -> String {

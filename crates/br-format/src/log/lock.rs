@@ -2,7 +2,7 @@
 //!
 //! # Ordering and invariants
 //! To take a lock object `T`: see that nothing stands in the way, write an *intent*
-//! (`T.INTENT.…`, empty), see again that there is no other intent, write `T`, remove the intent. Of
+//! (`T.INTENT.…`, whose content is nobody's concern but that of this tool), see again that there is no other intent, write `T`, remove the intent. Of
 //! two that do this at once at most one wins, if listing shows what has been written.
 //! - readers write `{place}.READ.{16 hex digits}`; a `{place}.WRIT` stands in their way;
 //! - a writer writes `{place}.WRIT`; every other object `{place}.…` stands in its way.
@@ -32,6 +32,8 @@ pub enum LockPurpose {
     MigrationWrite,
     /// A migration is appended.
     MigrationAppend,
+    /// A compaction is made.
+    Compaction,
 }
 
 impl LockPurpose {
@@ -42,6 +44,7 @@ impl LockPurpose {
             LockPurpose::MigrationRead => "migration-read",
             LockPurpose::MigrationWrite => "migration-write",
             LockPurpose::MigrationAppend => "migration-append",
+            LockPurpose::Compaction => "compaction",
         }
     }
 }
@@ -71,6 +74,18 @@ pub struct LockContent {
     /// For people.
     #[serde(default)]
     pub hint: String,
+    /// When the process started, in clock ticks since its machine did; 0: not known. Other tools
+    /// neither write nor read it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_ticks: u64,
+    /// In which space of process numbers it runs, for other processes there; empty: not known. Other
+    /// tools neither write nor read it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pid_space: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// As the official tool writes it; stores write a UUID, and take no lock but their own.
@@ -107,6 +122,8 @@ impl LockContent {
             owner_id: String::new(),
             lock_type: purpose.name().to_owned(),
             hint,
+            start_ticks: 0,
+            pid_space: String::new(),
         }
     }
 

@@ -103,10 +103,66 @@ fn readers_share_and_a_writer_does_not() {
     });
 }
 
+/// Locks of a process on this machine that is gone.
+async fn leave_by_the_dead(storage: &Storage, objects: &[&str]) {
+    let here = ProcessName::current();
+    let id = LockId([7; 16]);
+    let from = (here.host, here.pid);
+    let content = LockContent {
+        // Another process had this number.
+        start_ticks: here.start_ticks - 1,
+        pid_space: here.pid_space,
+        ..LockContent::new(LockPurpose::MigrationRead, id, 0, from, String::new())
+    };
+    for object in objects {
+        storage.write(object, content.encode()).await.unwrap();
+    }
+}
+
+#[test]
+fn what_the_dead_left_is_in_nobodys_way() {
+    simulate(9, async |rt, storage| {
+        let (who, cancel) = (operator(), CancellationToken::new());
+        let request = request(&rt, &storage, &who, &cancel);
+        let left = [
+            "truncating.lock",
+            "truncating.lock.INTENT.07070707070707070707070707070707",
+            "v1/LOCK.WRIT",
+            "v1/LOCK.READ.0000000000000001",
+            "v1/LOCK.READ.0000000000000001.INTENT.07070707070707070707070707070707",
+            "v1/APPEND_LOCK.WRIT",
+        ];
+        leave_by_the_dead(&storage, &left).await;
+        let reader = request.read_migrations().await.unwrap();
+        let names_now = names(&storage).await;
+        assert!(
+            names_now.contains(&reader.object().to_owned()),
+            "{names_now:?}"
+        );
+        assert_eq!(names_now.len(), 4, "{names_now:?}");
+        let append = request.append_migration().await.unwrap();
+        append.release().await;
+        reader.release().await;
+        let truncate = request.truncate().await.unwrap();
+        truncate.release().await;
+        assert!(names(&storage).await.is_empty());
+        // A reader that lives is in the way of a writer, whoever else has died.
+        let reader = request.read_migrations().await.unwrap();
+        leave_by_the_dead(&storage, &left).await;
+        assert!(request.write_migrations().await.is_err());
+        reader.release().await;
+        request.write_migrations().await.unwrap().release().await;
+    });
+}
+
 #[test]
 fn of_many_at_once_at_most_one_writes_and_never_beside_readers() {
     for seed in 0..40 {
         simulate(seed, async |rt, storage| {
+            if seed % 2 == 0 {
+                leave_by_the_dead(&storage, &["v1/LOCK.WRIT", "v1/LOCK.READ.0000000000000001"])
+                    .await;
+            }
             let storage = storage.with_faults(br_storage::Faults {
                 latency_max: Duration::from_millis(50),
                 ..Default::default()

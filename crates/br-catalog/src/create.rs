@@ -109,6 +109,38 @@ pub async fn apply(cluster: &Cluster, change: &SchemaChange) -> Result<Created, 
     SchemaWriter::new(cluster).apply(change).await
 }
 
+/// Whether that change was made already: everything that it creates is there as it says, and nothing
+/// is there that it drops. A change that others have changed since does not count.
+///
+/// # Errors
+/// The cluster is out of reach.
+pub async fn is_applied(cluster: &Cluster, change: &SchemaChange) -> Result<bool, CatalogError> {
+    let snapshot = cluster.snapshot(cluster.pd().tso().await?);
+    for db in &change.databases {
+        if snapshot.get(&meta_key::db_key(db.id)).await?.as_deref() != Some(db.json.as_bytes()) {
+            return Ok(false);
+        }
+    }
+    for table in &change.tables {
+        let key = meta_key::table_key(table.db, table.id);
+        if snapshot.get(&key).await?.as_deref() != Some(table.json.as_bytes()) {
+            return Ok(false);
+        }
+    }
+    for table in &change.dropped {
+        let key = meta_key::table_key(table.db, table.id);
+        if snapshot.get(&key).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    for db in &change.dropped_databases {
+        if snapshot.get(&meta_key::db_key(*db)).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Changes schemas in many transactions. What it has read of them it reads again only if somebody
 /// else has changed something.
 pub struct SchemaWriter<'a> {

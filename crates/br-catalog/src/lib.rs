@@ -11,7 +11,8 @@ mod read;
 
 pub use collation::new_collations_enabled;
 pub use create::{
-    Created, DroppedTable, NewDatabase, NewTable, SchemaChange, SchemaWriter, apply, raise_last_id,
+    Created, DroppedTable, NewDatabase, NewTable, SchemaChange, SchemaWriter, apply, is_applied,
+    raise_last_id,
 };
 pub use error::CatalogError;
 pub use read::{CatalogTable, Database, counter, databases, last_id, schema_version, tables};

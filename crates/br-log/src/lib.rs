@@ -9,6 +9,7 @@ mod model_log;
 mod operator;
 pub mod read;
 pub mod restore;
+mod scratch;
 pub mod status;
 pub mod storage_lock;
 pub mod task;

@@ -206,6 +206,10 @@ fn restore_line(title: &str, done: &RestoreSummary, took: Duration) -> Line {
     if done.resumed_files + done.resumed_tables > 0 {
         line.add("skipped-files-by-checkpoint", done.resumed_files);
     }
+    // Users and privileges are among them: nobody should find that out at the first login.
+    if done.plan.system_tables_left_out > 0 {
+        line.add("system-tables-left-out", done.plan.system_tables_left_out);
+    }
     line.add("total-take", go_duration(took))
         .add("total-kv", files.kvs)
         .add("total-kv-size", human_size(files.kv_bytes))

@@ -42,7 +42,7 @@ pub use bounds::{LogBounds, StoredCheckpoint};
 pub use error::LogReadError;
 pub use ingested::IngestedGroup;
 pub use migrations::Removed;
-pub use select::{LogFiles, LogObject};
+pub use select::{FILES_HELD_MAX, LogFiles, LogObject, LogPart, PartFiles};
 pub use storage::{LogStorage, META_READS_DEFAULT};
 pub use survey::{
     ContentCheck, LogSurvey, MissingObject, Quiet, StoreFlushes, TableEvents, restorable_until,

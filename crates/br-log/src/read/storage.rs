@@ -2,7 +2,7 @@ use br_storage::Storage;
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::LogReadError;
+use super::{FILES_HELD_MAX, LogReadError};
 
 /// Objects of metadata that are read at once: each is small, and the storage answers slowly.
 pub const META_READS_DEFAULT: usize = 128;
@@ -12,6 +12,7 @@ pub const META_READS_DEFAULT: usize = 128;
 pub struct LogStorage {
     storage: Storage,
     reads: usize,
+    files_held_max: usize,
 }
 
 impl LogStorage {
@@ -20,6 +21,7 @@ impl LogStorage {
         LogStorage {
             storage,
             reads: META_READS_DEFAULT,
+            files_held_max: FILES_HELD_MAX,
         }
     }
 
@@ -28,6 +30,17 @@ impl LogStorage {
     pub fn with_reads(mut self, reads: usize) -> LogStorage {
         self.reads = reads.max(1);
         self
+    }
+
+    /// Holds so many files of each part of the log in memory, instead of [`FILES_HELD_MAX`].
+    #[must_use]
+    pub fn with_files_held_max(mut self, files: usize) -> LogStorage {
+        self.files_held_max = files;
+        self
+    }
+
+    pub(super) fn files_held_max(&self) -> usize {
+        self.files_held_max
     }
 
     /// The storage.

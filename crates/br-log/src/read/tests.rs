@@ -14,7 +14,7 @@ use br_format::log::names;
 use br_rt::Rt;
 use br_storage::{Backend, Storage, forget_memory};
 use br_types::{Cf, ClusterId, RegionId, StoreId, TableId, TimeStamp};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
 use super::*;
@@ -121,14 +121,40 @@ async fn needed_by_content(
     (shift_ts, needed)
 }
 
-fn selected(files: &LogFiles) -> BTreeSet<(String, u64)> {
-    let objects = files.data.iter().chain(&files.schemas);
-    objects
-        .flat_map(|object| {
-            let files = object.files.iter();
-            files.map(|file| (object.name.clone(), file.span.offset))
-        })
-        .collect()
+async fn selected(files: &LogFiles) -> BTreeSet<(String, u64)> {
+    let parts = [LogPart::Rows, LogPart::Schemas].map(|part| files.objects(part));
+    let objects: Vec<LogObject> = futures::stream::iter(parts)
+        .flatten()
+        .try_collect()
+        .await
+        .unwrap();
+    let files = objects.iter().flat_map(|object| {
+        let files = object.files.iter();
+        files.map(|file| (object.name.clone(), file.span.offset))
+    });
+    files.collect()
+}
+
+/// However many files are held in memory, none included: what is needed is the same.
+#[tokio::test]
+async fn files_that_are_not_held_are_read_again() {
+    let (_folder, compacted) = golden_compacted().await;
+    for log in [open(&golden("log")).await, compacted] {
+        let whole = log.select(TS0, END).await.unwrap();
+        assert!(whole.rows.is_held() && whole.schemas.is_held());
+        let expected = selected(&whole).await;
+        let files = (whole.rows.files + whole.schemas.files) as usize;
+        assert_eq!(expected.len(), files);
+        for held_max in [0, 1, 7, files] {
+            let log = log.clone().with_files_held_max(held_max);
+            let found = log.select(TS0, END).await.unwrap();
+            for (part, of_all) in [(&found.rows, &whole.rows), (&found.schemas, &whole.schemas)] {
+                assert_eq!((part.files, part.bytes), (of_all.files, of_all.bytes));
+                assert_eq!(part.is_held(), of_all.files as usize <= held_max);
+            }
+            assert_eq!(selected(&found).await, expected, "{held_max}");
+        }
+    }
 }
 
 /// Timestamps at, between and around the flushes of the golden log.
@@ -148,7 +174,7 @@ async fn names_filter_nothing_that_is_needed() {
             let (shift_ts, needed) = needed_by_content(&log, start, end).await;
             // Names may know less, and so more is read.
             assert!(found.window.shift_ts <= shift_ts);
-            assert!(selected(&found).is_superset(&needed), "{start} {end}");
+            assert!(selected(&found).await.is_superset(&needed), "{start} {end}");
             assert!(found.compacted.is_empty() && found.ingested.is_empty());
         }
     }
@@ -179,7 +205,7 @@ async fn compaction_hides_nothing_in_any_window() {
         for end in golden_points() {
             let (_, needed) = needed_by_content(&plain, start, end).await;
             let found = compacted.select(start, end).await.unwrap();
-            let as_they_are = selected(&found);
+            let as_they_are = selected(&found).await;
             for (object, offset) in needed {
                 let ssts = ssts_of(&object, offset);
                 if as_they_are.contains(&(object.clone(), offset)) {
@@ -212,7 +238,9 @@ async fn golden_files_are_read_and_damage_shows() {
     copy(&golden("log"), folder.path());
     let log = open(folder.path()).await;
     let files = log.select(TS0, END).await.unwrap();
-    let object = files.schemas.first().unwrap();
+    let mut schemas = files.objects(LogPart::Schemas);
+    let object = schemas.try_next().await.unwrap().unwrap();
+    drop(schemas);
     let file = object.files.first().unwrap();
     let plain = Crypter::plaintext();
     assert!(
@@ -360,7 +388,7 @@ proptest! {
             let found = log.select(start, end).await.unwrap();
             let (shift_ts, needed) = needed_by_content(&log, start, end).await;
             assert!(found.window.shift_ts <= shift_ts);
-            assert!(selected(&found).is_superset(&needed));
+            assert!(selected(&found).await.is_superset(&needed));
             let survey = log.survey(None).await.unwrap();
             assert_eq!(survey.missing, []);
             assert_eq!(survey.restorable_until(start), survey.bounds.max_ts);

@@ -12,7 +12,9 @@
 //! [`APPLY_RETRY`]. Writing the same events again changes nothing.
 //!
 //! # After a crash
-//! What was written lies under ids that no table has.
+//! What was written lies under ids that no table has. Whoever goes on makes batches of the same files
+//! in the same order, and leaves out those that are done; if the log has more files than are held,
+//! the order may be another, and they are applied again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,15 +29,18 @@ use br_format::{
 };
 use br_proto::{
     backup::StorageBackend,
+    encryptionpb::MasterKey,
     import_sstpb::{ApplyRequest, KvMeta, RewriteRule},
 };
-use br_rt::{Backoff, Phase, RetryPolicy};
+use br_rt::{Backoff, Phase, RetryPolicy, kill_point};
+use br_snapshot::restore::DoneSteps;
 use br_tidb::table_key;
 use br_types::{Cf, Classify, EncodedKey, KeyRange, Kind, StoreId, TableId, TimeStamp};
-use futures::{StreamExt, TryStreamExt, future, stream};
+use futures::{StreamExt, TryStreamExt, future, stream, stream::BoxStream};
+use sha2::{Digest, Sha256};
 
 use super::{error::PointError, load::LoadTotals, rewrite::KeyRewrite};
-use crate::read::LogFiles;
+use crate::read::{FILES_HELD_MAX, LogFiles, LogObject, LogPart, LogReadError};
 
 /// How long one batch is tried: stores that are short of memory need a while.
 const APPLY_RETRY: RetryPolicy = RetryPolicy {
@@ -57,6 +62,10 @@ pub(super) struct Applier<'a> {
     pub(super) rewrite: &'a KeyRewrite,
     pub(super) backend: StorageBackend,
     pub(super) crypter: &'a Crypter,
+    /// Under which data keys in metadata lie.
+    pub(super) master_keys: Vec<MasterKey>,
+    /// By which stores keep the storage open.
+    pub(super) cache_id: String,
     /// Files and bytes of one request at most, and requests at once.
     pub(super) batch_files: usize,
     pub(super) batch_bytes: u64,
@@ -69,39 +78,115 @@ struct Batch<'f> {
     files: Vec<(&'f str, &'f LogFile)>,
 }
 
+/// The name of the steps of some objects; those of deletions are written down after the others.
+fn steps_of(kind: EventKind, number: usize) -> String {
+    let kind = match kind {
+        EventKind::Put => "1-put",
+        EventKind::Delete => "2-delete",
+    };
+    format!("apply-{kind}-{number:06}")
+}
+
+/// The next objects, as many as have about [`FILES_HELD_MAX`] files.
+async fn take_some(
+    objects: &mut BoxStream<'_, Result<LogObject, LogReadError>>,
+) -> Result<Vec<LogObject>, LogReadError> {
+    let (mut some, mut files) = (Vec::new(), 0);
+    while files < FILES_HELD_MAX {
+        let Some(object) = objects.try_next().await? else {
+            break;
+        };
+        files += object.files.len();
+        some.push(object);
+    }
+    Ok(some)
+}
+
+/// Which files are in which batch.
+fn digest_of(batches: &[Batch<'_>]) -> String {
+    let mut digest = Sha256::new();
+    for batch in batches {
+        for (object, file) in &batch.files {
+            digest.update(object.as_bytes());
+            digest.update(file.span.offset.to_le_bytes());
+        }
+        digest.update([0]);
+    }
+    hex::encode(digest.finalize())
+}
+
 impl Applier<'_> {
     /// Applies everything that is wanted.
     ///
     /// # Errors
     /// A batch failed in all attempts, or a file is missing or damaged.
-    pub(super) async fn run(&self, phase: &Phase) -> Result<LoadTotals, PointError> {
+    pub(super) async fn run(
+        &self,
+        phase: &Phase,
+        done: Option<&DoneSteps>,
+    ) -> Result<LoadTotals, PointError> {
         if !self.files.compacted.is_empty() {
             return Err(PointError::Options(
                 "the log is compacted, and stores cannot apply that key by key".to_owned(),
             ));
         }
-        let cache_id = format!("br-{}", self.cluster.rt().uuid());
         let mut totals = LoadTotals::default();
         for kind in [EventKind::Put, EventKind::Delete] {
-            let batches = self.batches(kind);
-            let done: Vec<LoadTotals> = stream::iter(&batches)
-                .map(|batch| self.apply(batch, &cache_id, phase))
-                .buffer_unordered(self.concurrency.max(1))
-                .try_collect()
-                .await?;
-            for one in done {
-                totals.files += one.files;
-                totals.records += one.records;
-                totals.record_bytes += one.record_bytes;
+            let mut objects = self.files.objects(LogPart::Rows);
+            for number in 0.. {
+                let some = take_some(&mut objects).await?;
+                if some.is_empty() {
+                    break;
+                }
+                let steps = steps_of(kind, number);
+                let applied = self.apply_some(&some, kind, &steps, done, phase).await?;
+                totals.files += applied.files;
+                totals.records += applied.records;
+                totals.record_bytes += applied.record_bytes;
             }
         }
         Ok(totals)
     }
 
-    fn batches(&self, kind: EventKind) -> Vec<Batch<'_>> {
-        let mut open: BTreeMap<(TableId, u64, bool), Batch<'_>> = BTreeMap::new();
+    /// Applies the files of one kind in some objects, as steps of that name.
+    async fn apply_some(
+        &self,
+        objects: &[LogObject],
+        kind: EventKind,
+        steps: &str,
+        done: Option<&DoneSteps>,
+        phase: &Phase,
+    ) -> Result<LoadTotals, PointError> {
+        let batches = self.batches(objects, kind);
+        let missing = match done {
+            Some(done) => done.missing(steps, batches.len(), &digest_of(&batches)),
+            None => vec![true; batches.len()],
+        };
+        let missing = batches.iter().enumerate().zip(missing);
+        let missing = missing.filter_map(|(batch, missing)| missing.then_some(batch));
+        stream::iter(missing)
+            .map(|(number, batch)| async move {
+                let totals = self.apply(batch, phase).await?;
+                if let Some(done) = done {
+                    done.mark(steps, number);
+                }
+                kill_point("point.applied");
+                Ok::<_, PointError>(totals)
+            })
+            .buffer_unordered(self.concurrency.max(1))
+            .try_fold(LoadTotals::default(), async |mut sum, one| {
+                sum.files += one.files;
+                sum.records += one.records;
+                sum.record_bytes += one.record_bytes;
+                Ok(sum)
+            })
+            .await
+    }
+
+    fn batches<'f>(&self, objects: &'f [LogObject], kind: EventKind) -> Vec<Batch<'f>> {
+        let mut open: BTreeMap<(TableId, u64, bool), Batch<'f>> = BTreeMap::new();
         let mut full = Vec::new();
-        for object in &self.files.data {
+        for object in objects {
             for file in &object.files {
                 let id = &file.identity;
                 if id.kind != kind || !self.rewrite.wants_table(id.table) {
@@ -129,16 +214,11 @@ impl Applier<'_> {
         full
     }
 
-    async fn apply(
-        &self,
-        batch: &Batch<'_>,
-        cache_id: &str,
-        phase: &Phase,
-    ) -> Result<LoadTotals, PointError> {
+    async fn apply(&self, batch: &Batch<'_>, phase: &Phase) -> Result<LoadTotals, PointError> {
         let (rt, cancel) = (self.cluster.rt(), self.cluster.cancel());
         let mut backoff = Backoff::new(APPLY_RETRY, rt);
         loop {
-            let Err(error) = self.try_apply(batch, cache_id).await else {
+            let Err(error) = self.try_apply(batch).await else {
                 break;
             };
             if !matches!(error.kind(), Kind::Retry | Kind::Reroute) {
@@ -162,7 +242,7 @@ impl Applier<'_> {
         Ok(totals)
     }
 
-    async fn try_apply(&self, batch: &Batch<'_>, cache_id: &str) -> Result<(), PointError> {
+    async fn try_apply(&self, batch: &Batch<'_>) -> Result<(), PointError> {
         let Some(rule) = self.rule(batch.table) else {
             return Ok(());
         };
@@ -183,7 +263,7 @@ impl Applier<'_> {
             (!metas.is_empty()).then_some((route, metas))
         });
         stream::iter(requests)
-            .map(|(route, metas)| self.send(route, metas, &rule, cache_id))
+            .map(|(route, metas)| self.send(route, metas, &rule))
             .buffer_unordered(REGIONS_IN_FLIGHT_MAX)
             .try_for_each(|()| future::ready(Ok(())))
             .await
@@ -205,14 +285,10 @@ impl Applier<'_> {
 
     /// The keys of a file as keys of the cluster.
     fn file_range(&self, file: &LogFile) -> Option<KeyRange<EncodedKey>> {
-        let moved = |key: &[u8]| {
-            let (encoded, _) = key::split_ts(key).ok()?;
-            self.rewrite.move_key(encoded)
-        };
-        let end = moved(&file.last_key)?;
+        let (first, last) = self.rewrite.move_span(&file.first_key, &file.last_key)?;
         Some(KeyRange {
-            start: EncodedKey::from(moved(&file.first_key)?),
-            end: EncodedKey::from([end.as_slice(), &[0]].concat()),
+            start: EncodedKey::from(first),
+            end: EncodedKey::from([last.as_slice(), &[0]].concat()),
         })
     }
 
@@ -261,7 +337,6 @@ impl Applier<'_> {
         route: RegionRoute,
         metas: Vec<KvMeta>,
         rule: &RewriteRule,
-        cache_id: &str,
     ) -> Result<(), PointError> {
         let store: StoreId = route.leader_store();
         let request = ApplyRequest {
@@ -269,8 +344,9 @@ impl Applier<'_> {
             metas,
             storage_backend: Some(self.backend.clone()),
             context: Some(route.context()),
-            storage_cache_id: cache_id.to_owned(),
+            storage_cache_id: self.cache_id.clone(),
             cipher_info: Some(self.crypter.to_proto()),
+            master_keys: self.master_keys.clone(),
             ..ApplyRequest::default()
         };
         let client = self.cluster.stores().client(store).await?;

@@ -119,12 +119,6 @@ pub enum PointError {
     /// The command line asks for what does not go together.
     #[error("{0}")]
     Options(String),
-    /// Another restore works on this cluster.
-    #[error("another restore runs on the cluster, registered as {0}")]
-    Registered(String),
-    /// The registration of this restore was lost.
-    #[error("the registration of this restore in PD was lost: PD was out of reach for too long")]
-    RegistrationLost,
     /// The user stopped it.
     #[error("cancelled")]
     Cancelled,
@@ -172,8 +166,7 @@ impl Classify for PointError {
             return inner.kind();
         }
         match self {
-            PointError::LocalFile { .. } | PointError::RegistrationLost => Kind::Retry,
-            PointError::Registered(_) => Kind::Conflict,
+            PointError::LocalFile { .. } => Kind::Retry,
             PointError::Apply { kind, .. } => *kind,
             PointError::NotInBackup { .. } | PointError::NoBase(_) | PointError::Options(_) => {
                 Kind::Invalid
@@ -213,13 +206,9 @@ impl Classify for PointError {
             PointError::NotInBackup { .. } => {
                 "Leave the table out with --filter, or give a full backup that has it"
             }
-            PointError::Registered(_) => {
-                "Wait for its end; after a crash its registration ends within three minutes"
-            }
             PointError::Apply { .. } => {
                 "Check that every store reaches the storage of the log, then run it again"
             }
-            PointError::RegistrationLost => "Check PD, and run it again on a fresh cluster",
             PointError::Schema { .. } => "Leave the table out with --filter, and report it",
             _ => return None,
         };

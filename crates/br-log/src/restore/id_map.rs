@@ -5,9 +5,43 @@ use br_format::log::{
 };
 use br_snapshot::restore::RestorePlan;
 use br_storage::Storage;
-use br_types::{ClusterId, TableId, TimeStamp};
+use br_types::{DbId, TableId, TimeStamp};
 
-use super::error::PointError;
+use super::{error::PointError, options::PointTarget};
+
+/// Keeps the ids of a restore for one that goes on from `restored_ts`. Without them only that is
+/// refused, so failing is told.
+pub(super) async fn keep(target: &PointTarget, ids: &[u8], restored_ts: TimeStamp) {
+    let name = names::id_map(target.cluster.id(), restored_ts);
+    if let Err(error) = target.log.write(&name, ids.to_vec()).await {
+        tracing::warn!(%error, "ids were not saved: no restore can go on from this one");
+    }
+}
+
+/// Removes the ids that were kept of a restore into that cluster, if all of them are of those: it was
+/// given up, and nothing can go on from it.
+///
+/// # Errors
+/// The storage's, or they are damaged.
+pub async fn forget_ids(
+    log: &Storage,
+    cluster: &Cluster,
+    restored_ts: TimeStamp,
+    ids: &std::ops::Range<i64>,
+) -> Result<bool, PointError> {
+    let kept = match IdMap::load(log, cluster, restored_ts).await {
+        Ok(IdMap(kept)) => kept,
+        Err(PointError::NoBase(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut tables = kept.dbs.iter().flat_map(|db| &db.tables);
+    if !tables.all(|table| ids.contains(&table.id.downstream)) {
+        return Ok(false);
+    }
+    log.delete(&names::id_map(cluster.id(), restored_ts))
+        .await?;
+    Ok(true)
+}
 
 /// The ids that tables of a log have in a cluster that it was restored to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +50,9 @@ pub(crate) struct IdMap(pub(crate) RestoredIds);
 impl IdMap {
     /// The ids of a plan that was carried out.
     pub(crate) fn of_plan(plan: &RestorePlan) -> IdMap {
+        // One that an interrupted command made exists by then, and is new all the same.
+        let owned = plan.ids.owned();
+        let is_reused = |id: DbId| !owned.contains(&id.0);
         let mut dbs: Vec<DbIds> = plan
             .databases
             .iter()
@@ -25,17 +62,13 @@ impl IdMap {
                     upstream: db.old_id.0,
                     downstream: db
                         .existing
-                        .or_else(|| {
-                            plan.ids
-                                .get(TableId(db.old_id.0))
-                                .map(|id| br_types::DbId(id.0))
-                        })
+                        .or_else(|| plan.ids.get(TableId(db.old_id.0)).map(|id| DbId(id.0)))
                         .unwrap_or_default()
                         .0,
                 },
                 tables: Vec::new(),
                 filtered_out: false,
-                reused: db.existing.is_some(),
+                reused: db.existing.is_some_and(is_reused),
             })
             .collect();
         let pair = |old: TableId| IdPair {
@@ -58,18 +91,9 @@ impl IdMap {
         IdMap(RestoredIds { dbs })
     }
 
-    /// Saves them for a restore that goes on from `restored_ts`.
-    ///
-    /// # Errors
-    /// The storage's.
-    pub(crate) async fn save(
-        &self,
-        storage: &Storage,
-        cluster: ClusterId,
-        restored_ts: TimeStamp,
-    ) -> Result<(), PointError> {
-        let name = names::id_map(cluster, restored_ts);
-        Ok(storage.write(&name, self.0.encode()).await?)
+    /// The bytes of the object.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        self.0.encode()
     }
 
     /// Reads those of the restore that ended at `start_ts`.

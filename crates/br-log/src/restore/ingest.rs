@@ -22,18 +22,16 @@ use std::{sync::Arc, time::Duration};
 
 use br_cluster::{Cluster, KvError, RegionRoute};
 use br_proto::import_sstpb::{self, SstMeta};
-use br_rt::{Backoff, Phase, Progress, RetryPolicy, Unit};
-use br_snapshot::restore::{ingest, split_at};
+use br_rt::{Backoff, Phase, Progress, RetryPolicy, Unit, kill_point};
+use br_snapshot::restore::{DoneSteps, ingest, split_at};
 use br_sst::SstFiles;
 use br_types::{Classify, EncodedKey, KeyRange, Kind};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future, stream};
 
 use self::piece::{Piece, PieceMaker, SstOfPiece};
-use super::{
-    error::PointError,
-    sort::{ScratchDir, Sorted},
-};
+use super::{error::PointError, parts::Parts, sort::Sorted};
+use crate::scratch::ScratchDir;
 
 /// How long one range is tried: through elections, splits and busy stores.
 const INGEST_RETRY: RetryPolicy = RetryPolicy {
@@ -42,8 +40,9 @@ const INGEST_RETRY: RetryPolicy = RetryPolicy {
     attempts_max: 16,
     elapsed_max: Duration::from_secs(600),
 };
-/// Bytes of the log that become one part of the work, and at least so many a new region.
-const PART_BYTES: u64 = 64 << 20;
+/// Bytes of the log that become one part of the work, and at least so many a new region: what an
+/// interruption costs.
+pub(super) const PART_BYTES: u64 = 64 << 20;
 /// Parts that are worked on at once: while one waits for a store, another computes.
 const PARTS_IN_FLIGHT_MAX: usize = 2;
 /// Pieces of one part that are on their way at once; each is held in memory while it is sent.
@@ -55,6 +54,7 @@ pub(crate) struct Ingestion {
     pub(crate) scratch: Arc<ScratchDir>,
     pub(crate) ssts: Arc<dyn SstFiles>,
     pub(crate) sorted: Sorted,
+    pub(crate) parts: Parts,
     /// Of each key its newest version only.
     pub(crate) newest_only: bool,
 }
@@ -82,7 +82,7 @@ impl IngestTotals {
 }
 
 impl Ingestion {
-    /// Brings everything in.
+    /// Brings everything in that is not in yet, and marks it.
     ///
     /// # Errors
     /// A value is missing, a local file cannot be used, or a region failed in all attempts. What
@@ -90,19 +90,37 @@ impl Ingestion {
     pub(crate) async fn run(
         &self,
         progress: &Arc<dyn Progress>,
+        done: Option<&DoneSteps>,
     ) -> Result<IngestTotals, PointError> {
-        let cuts = self.sorted.cuts(PART_BYTES);
+        let cuts = self.parts.cuts();
         let mut totals = IngestTotals {
-            split_regions: self.split(&cuts, progress).await?,
+            split_regions: self.split(cuts, progress).await?,
             ..IngestTotals::default()
         };
+        kill_point("point.split");
         let phase = Phase::start(progress, "Ingest Log", Unit::Bytes, self.sorted.bytes());
-        let parts: Vec<_> = stream::iter(parts(cuts))
-            .map(|range| self.part(range, &phase))
+        let parts: Vec<_> = stream::iter(self.parts.missing())
+            .map(|(number, range)| self.marked_part(number, range, done, &phase))
             .buffer_unordered(PARTS_IN_FLIGHT_MAX)
             .try_collect()
             .await?;
         parts.into_iter().for_each(|part| totals.add(part));
+        Ok(totals)
+    }
+
+    async fn marked_part(
+        &self,
+        number: usize,
+        range: KeyRange<EncodedKey>,
+        done: Option<&DoneSteps>,
+        phase: &Phase,
+    ) -> Result<IngestTotals, PointError> {
+        let totals = self.part(range, phase).await?;
+        kill_point("point.part_in");
+        if let Some(done) = done {
+            Parts::mark(done, number);
+        }
+        kill_point("point.part");
         Ok(totals)
     }
 
@@ -149,6 +167,7 @@ impl Ingestion {
                 while let Some((piece, outcome)) = outcomes.try_next().await? {
                     match outcome {
                         Ok(()) => {
+                            kill_point("point.piece");
                             phase.advance(piece.totals.kv_bytes, piece.totals.kv_bytes);
                             totals.add(piece.totals);
                         }
@@ -292,21 +311,4 @@ impl Ingestion {
 enum Making {
     Start(KeyRange<EncodedKey>),
     On(Box<PieceMaker>, Vec<RegionRoute>),
-}
-
-/// The ranges between cuts, open at both ends.
-fn parts(cuts: Vec<Vec<u8>>) -> Vec<KeyRange<EncodedKey>> {
-    let mut parts = Vec::with_capacity(cuts.len() + 1);
-    let mut start = EncodedKey::default();
-    for cut in cuts {
-        let end = EncodedKey::from(cut);
-        let next = end.clone();
-        parts.push(KeyRange { start, end });
-        start = next;
-    }
-    parts.push(KeyRange {
-        start,
-        end: EncodedKey::default(),
-    });
-    parts
 }

@@ -27,17 +27,18 @@ use br_sst::{EntryKind, SstError, Table};
 use br_storage::Storage;
 use br_types::{Cf, TimeStamp};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
     error::PointError,
+    parts::Parts,
     rewrite::KeyRewrite,
     sort::{Buffer, Sorter, Version},
     versions::Window,
 };
-pub(super) use crate::read::LogObject;
+use crate::read::{LogObject, LogReadError};
 
 /// Files closer together than this are read in one go: a request costs as much as so many bytes.
 const GAP_BYTES_MAX: u64 = 64 << 10;
@@ -89,6 +90,8 @@ pub(crate) struct Loader {
     pub(crate) storage: Storage,
     pub(crate) crypter: Crypter,
     pub(crate) choice: Arc<KeyChoice>,
+    /// What is in the cluster already.
+    pub(crate) done: Option<Arc<Parts>>,
     pub(crate) window: Window,
     pub(crate) sorter: Arc<Sorter>,
     /// Bytes of one buffer, which is sorted at once.
@@ -115,22 +118,25 @@ impl Loader {
     /// The storage did not help, something is damaged, or the local disk is full.
     pub(crate) async fn run(
         &self,
-        objects: Vec<LogObject>,
+        objects: BoxStream<'_, Result<LogObject, LogReadError>>,
         compacted: Vec<DataFile>,
         phase: &Phase,
     ) -> Result<LoadTotals, PointError> {
         let held = Semaphore::new(HELD_MIB_MAX as usize);
         let busy = Semaphore::new(self.workers.max(1));
         let pool = Pool::default();
-        let reads = objects
-            .into_iter()
-            .flat_map(|object| reads(object, &self.choice));
-        let logs = stream::iter(reads)
-            .map(|read| self.read(read, &held, &busy, &pool, phase))
+        let reads = objects.err_into::<PointError>().map_ok(|object| {
+            let reads = reads(object, |file| self.wants(file));
+            stream::iter(reads.into_iter().map(Ok::<_, PointError>))
+        });
+        let (held, busy, pool) = (&held, &busy, &pool);
+        let logs = reads
+            .try_flatten()
+            .map(|read| async move { self.read(read?, held, busy, pool, phase).await })
             .buffer_unordered(READS_IN_FLIGHT_MAX)
             .boxed_local();
         let ssts = stream::iter(compacted)
-            .map(|file| self.read_sst(file, &held, &busy, &pool, phase))
+            .map(|file| self.read_sst(file, held, busy, pool, phase))
             .buffer_unordered(READS_IN_FLIGHT_MAX)
             .boxed_local();
         let totals = logs
@@ -146,7 +152,7 @@ impl Loader {
             totals = totals => totals?,
             () = self.cancel.cancelled() => return Err(PointError::Cancelled),
         };
-        for buffer in pool.into_all() {
+        for buffer in pool.take_all() {
             let sorter = self.sorter.clone();
             self.rt.blocking(move || sorter.add(buffer)).await?;
         }
@@ -222,9 +228,22 @@ impl Loader {
         })
     }
 
+    /// Whether a file can have keys that are wanted and not in the cluster yet.
+    fn wants(&self, file: &LogFile) -> bool {
+        if !self.choice.wants(file) {
+            return false;
+        }
+        let (Some(done), KeyChoice::Tables(rewrite)) = (&self.done, &*self.choice) else {
+            return true;
+        };
+        let span = rewrite.move_span(&file.first_key, &file.last_key);
+        !span.is_some_and(|(first, last)| done.has_all(&first, &last))
+    }
+
     fn work(&self, buffer: Buffer) -> Work {
         Work {
             choice: self.choice.clone(),
+            done: self.done.clone(),
             window: self.window,
             sorter: self.sorter.clone(),
             buffer_bytes: self.buffer_bytes,
@@ -260,8 +279,8 @@ impl Pool {
             .push(buffer);
     }
 
-    fn into_all(self) -> Vec<Buffer> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    fn take_all(&self) -> Vec<Buffer> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -284,9 +303,9 @@ impl Read {
 }
 
 /// The reads that an object takes.
-fn reads(object: LogObject, choice: &KeyChoice) -> Vec<Read> {
+fn reads(object: LogObject, wants: impl Fn(&LogFile) -> bool) -> Vec<Read> {
     let mut files = object.files;
-    files.retain(|file| file.identity.kind == EventKind::Put && choice.wants(file));
+    files.retain(|file| file.identity.kind == EventKind::Put && wants(file));
     files.sort_by_key(|file| file.span.offset);
     let mut reads: Vec<Read> = Vec::new();
     for file in files {
@@ -314,6 +333,7 @@ fn reads(object: LogObject, choice: &KeyChoice) -> Vec<Read> {
 /// The part of loading that computes.
 struct Work {
     choice: Arc<KeyChoice>,
+    done: Option<Arc<Parts>>,
     window: Window,
     sorter: Arc<Sorter>,
     buffer_bytes: usize,
@@ -388,6 +408,9 @@ impl Work {
     ) -> Result<(), PointError> {
         // A put without a value would be one of a damaged log; stores skip them as well.
         if value.is_empty() || !self.choice.apply(encoded, &mut self.key) {
+            return Ok(());
+        }
+        if self.done.as_ref().is_some_and(|done| done.has(&self.key)) {
             return Ok(());
         }
         let wanted = self.window.wants(cf, ts, value);

@@ -8,14 +8,17 @@ use std::{
 };
 
 use br_format::{backupmeta::DataFile, schema::SchemaEntry};
-use br_rt::{Phase, Unit};
-use br_snapshot::restore::{Changes, RestoreError, RestorePlan, Source};
+use br_rt::{Phase, Unit, kill_point};
+use br_snapshot::restore::{
+    Changes, DoneSteps, Origin, PointInTime, RestoreError, RestorePlan, Source,
+};
+use br_storage::MasterKeys;
 use br_tidb::{
     row::IndexEncoder,
     schema::{DbInfo, is_system_db, strip_temporary_prefix},
     table_key::TableKey,
 };
-use br_types::{IndexId, TableId, TimeStamp};
+use br_types::{IndexId, TableId};
 
 use super::{
     added_indexes::{self, LeftOutIndex},
@@ -23,27 +26,37 @@ use super::{
     covered::Coverage,
     earlier::Earlier,
     error::PointError,
-    ingest::{IngestTotals, Ingestion},
+    id_map::{self, IdMap},
+    ingest::{IngestTotals, Ingestion, PART_BYTES},
     load::{KeyChoice, LoadTotals, Loader},
     options::{Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT},
+    parts::Parts,
     rebuild::{Rebuild, RebuiltIndexes},
     rewrite::{KeyRewrite, WantedTable},
     schema_changes::SchemaChanges,
     schema_state::{FinalTable, SchemaState},
-    sort::{ScratchDir, Sorter},
+    sort::{Sorted, Sorter},
     versions::Window,
 };
-use crate::read::LogFiles;
+use crate::{
+    read::{LogFiles, LogPart},
+    scratch::ScratchDir,
+};
 
 /// Buffers that share the memory for sorting: one for each core that fills one, and those that
 /// are kept.
 const BUFFERS: usize = 8;
+
+/// The step that is done when all of the log is in, and indexes that it does not have are made.
+const COMPLETE: &str = "log-complete";
 
 /// The log of a window, on top of a full backup.
 pub(super) struct LogChanges<'a> {
     pub(super) target: &'a PointTarget,
     pub(super) options: &'a PointOptions,
     pub(super) window: Window,
+    /// What the restore begins with.
+    pub(super) origin: Origin,
     pub(super) files: LogFiles,
     pub(super) schema: SchemaChanges,
     /// Whether the cluster sorts strings by their collations.
@@ -67,6 +80,8 @@ pub(super) struct Seen {
     rebuilt: BTreeMap<TableId, RebuiltIndexes>,
     /// Entries that were made from rows.
     pub(super) rebuilt_entries: u64,
+    /// Parts of the log that an interrupted command had brought in.
+    pub(super) resumed_parts: usize,
 }
 
 impl LogChanges<'_> {
@@ -164,8 +179,13 @@ impl LogChanges<'_> {
 impl Changes for LogChanges<'_> {
     type Error = PointError;
 
-    fn restored_ts(&self) -> Option<TimeStamp> {
-        Some(self.window.end)
+    fn point(&self) -> Option<PointInTime> {
+        Some(PointInTime {
+            log_place: self.target.log.to_string(),
+            start_ts: self.window.start,
+            restored_ts: self.window.end,
+            newest_only: self.options.newest_only,
+        })
     }
 
     async fn schemas(
@@ -222,7 +242,16 @@ impl Changes for LogChanges<'_> {
         }
     }
 
-    async fn bring_in(&self, plan: &RestorePlan) -> Result<(), PointError> {
+    async fn bring_in(
+        &self,
+        plan: &RestorePlan,
+        done: Option<&DoneSteps>,
+    ) -> Result<(), PointError> {
+        // Tables may be visible by then, and rows of others be in them.
+        let is_complete = |done: &DoneSteps| !done.missing(COMPLETE, 1, "").contains(&true);
+        if done.is_some_and(is_complete) {
+            return Ok(());
+        }
         if self.earlier.is_some() {
             // Nothing was selected by its schema: what the tables have is learned here.
             self.schemas(None, async |_| Ok(())).await?;
@@ -233,16 +262,36 @@ impl Changes for LogChanges<'_> {
                 temp_dir,
                 memory_bytes,
             } => {
-                self.sort_and_ingest(rewrite, temp_dir, *memory_bytes)
+                self.sort_and_ingest(rewrite, temp_dir, *memory_bytes, done)
                     .await?;
-                self.rebuild_indexes(plan, temp_dir, *memory_bytes).await
+                kill_point("point.log");
+                self.rebuild_indexes(plan, temp_dir, *memory_bytes).await?;
             }
             Method::Apply { .. } => {
-                self.apply(&rewrite).await?;
+                self.apply(&rewrite, done).await?;
+                kill_point("point.log");
                 let temp_dir = std::env::temp_dir();
                 self.rebuild_indexes(plan, &temp_dir, SORT_MEMORY_BYTES_DEFAULT)
-                    .await
+                    .await?;
             }
+        }
+        kill_point("point.indexes");
+        if let Some(done) = done {
+            done.mark(COMPLETE, 0);
+            done.flush().await?;
+        }
+        kill_point("point.complete");
+        Ok(())
+    }
+
+    /// The ids that tables were given.
+    fn layer(&self, plan: &RestorePlan) -> Vec<u8> {
+        IdMap::of_plan(plan).encode()
+    }
+
+    async fn finish(&self, layer: &[u8]) {
+        if !self.options.leaves_no_trace {
+            id_map::keep(self.target, layer, self.window.end).await;
         }
     }
 }
@@ -258,7 +307,11 @@ impl LogChanges<'_> {
     }
 
     /// Lets the stores write the events.
-    async fn apply(&self, rewrite: &KeyRewrite) -> Result<(), PointError> {
+    async fn apply(
+        &self,
+        rewrite: &KeyRewrite,
+        done: Option<&DoneSteps>,
+    ) -> Result<(), PointError> {
         let Method::Apply {
             batch_files,
             batch_bytes,
@@ -276,13 +329,20 @@ impl LogChanges<'_> {
             rewrite,
             backend,
             crypter: &self.options.log_crypter,
+            master_keys: self
+                .target
+                .log
+                .master_keys()
+                .map(MasterKeys::to_proto)
+                .unwrap_or_default(),
+            cache_id: format!("br-{}", self.target.cluster.rt().uuid()),
             batch_files: *batch_files,
             batch_bytes: *batch_bytes,
             concurrency: *concurrency,
         };
         let bytes = self.files.data_bytes();
         let phase = Phase::start(&self.target.progress, "Apply Log", Unit::Bytes, bytes);
-        let load = applier.run(&phase).await?;
+        let load = applier.run(&phase, done).await?;
         self.seen().load = load;
         Ok(())
     }
@@ -322,14 +382,15 @@ impl LogChanges<'_> {
                 .await?;
         }
         drop(rebuild);
-        self.ingest(scratch, sorter).await?;
+        let sorted = sorted(sorter)?;
+        let parts = Parts::cut(&sorted, self.part_bytes(), None).await?;
+        self.ingest(scratch, sorted, parts, None).await?;
         self.seen().rebuilt_entries = entries;
         Ok(())
     }
 
     fn scratch(&self, temp_dir: &Path) -> Result<Arc<ScratchDir>, PointError> {
-        let name = format!("br-pitr-{}", self.target.cluster.rt().uuid());
-        let scratch = ScratchDir::create(temp_dir, &name);
+        let scratch = ScratchDir::create(self.target.cluster.rt(), temp_dir);
         let scratch = scratch.map_err(|source| PointError::LocalFile {
             path: temp_dir.to_owned(),
             source,
@@ -337,23 +398,29 @@ impl LogChanges<'_> {
         Ok(Arc::new(scratch))
     }
 
-    /// Brings what a sorter has into the cluster.
+    /// Bytes of the log that are brought in at a time.
+    fn part_bytes(&self) -> u64 {
+        let of_region = self.options.tables.region_size_bytes;
+        of_region.unwrap_or(PART_BYTES).min(PART_BYTES)
+    }
+
+    /// Brings sorted data into the cluster.
     async fn ingest(
         &self,
         scratch: Arc<ScratchDir>,
-        sorter: Arc<Sorter>,
+        sorted: Sorted,
+        parts: Parts,
+        done: Option<&DoneSteps>,
     ) -> Result<IngestTotals, PointError> {
-        let sorted = Arc::into_inner(sorter)
-            .ok_or(PointError::Cancelled)?
-            .finish();
         let ingestion = Ingestion {
             cluster: self.target.cluster.clone(),
             scratch,
             ssts: self.target.ssts.clone(),
             sorted,
+            parts,
             newest_only: self.options.newest_only,
         };
-        ingestion.run(&self.target.progress).await
+        ingestion.run(&self.target.progress, done).await
     }
 
     async fn sort_and_ingest(
@@ -361,32 +428,47 @@ impl LogChanges<'_> {
         rewrite: KeyRewrite,
         temp_dir: &Path,
         memory_bytes: usize,
+        done: Option<&DoneSteps>,
     ) -> Result<(), PointError> {
+        let resumed = Parts::resumed(done).await?.map(Arc::new);
+        self.seen().resumed_parts = resumed.as_ref().map_or(0, |parts| parts.done());
+        if resumed.as_ref().is_some_and(|parts| parts.all_done()) {
+            return Ok(());
+        }
         let scratch = self.scratch(temp_dir)?;
         let sorter = Arc::new(Sorter::new(scratch.clone(), memory_bytes / 2));
         let bytes = self.files.data_bytes();
         let phase = Phase::start(&self.target.progress, "Read Log", Unit::Bytes, bytes);
-        let load = loader(
+        let mut loader = loader(
             self.target,
             self.options,
             self.window,
             KeyChoice::Tables(rewrite),
             &sorter,
             memory_bytes / BUFFERS,
-        )
-        .run(
-            self.files.data.clone(),
-            self.files.compacted.clone(),
-            &phase,
-        )
-        .await?;
-        drop(phase);
-        let ingest = self.ingest(scratch, sorter).await?;
+        );
+        loader.done.clone_from(&resumed);
+        let (rows, compacted) = (self.files.objects(LogPart::Rows), &self.files.compacted);
+        let load = loader.run(rows, compacted.clone(), &phase).await?;
+        drop((phase, loader));
+        kill_point("point.sorted");
+        let sorted = sorted(sorter)?;
+        let parts = match resumed.and_then(Arc::into_inner) {
+            Some(parts) => parts,
+            None => Parts::cut(&sorted, self.part_bytes(), done).await?,
+        };
+        kill_point("point.cut");
+        let ingest = self.ingest(scratch, sorted, parts, done).await?;
         let mut seen = self.seen();
         seen.load = load;
         seen.ingest = ingest;
         Ok(())
     }
+}
+
+fn sorted(sorter: Arc<Sorter>) -> Result<Sorted, PointError> {
+    let sorter = Arc::into_inner(sorter).ok_or(PointError::Cancelled)?;
+    Ok(sorter.finish())
 }
 
 /// What reads files of the log into a sorter.
@@ -404,6 +486,7 @@ pub(super) fn loader(
         storage: target.log.clone(),
         crypter: options.log_crypter.clone(),
         choice: Arc::new(choice),
+        done: None,
         window,
         sorter: sorter.clone(),
         buffer_bytes,

@@ -31,9 +31,10 @@ use super::load::{KeyChoice, Loader};
 use super::rewrite::{KeyRewrite, WantedTable};
 use super::schema_changes::SchemaChanges;
 use super::schema_state::SchemaState;
-use super::sort::{ScratchDir, Sorted, Sorter};
+use super::sort::{Sorted, Sorter};
 use super::versions::{KeyVersions, VersionReader, Window};
-use crate::read::{LogObject, LogReadError, LogStorage};
+use crate::read::{LogFiles, LogPart, LogReadError, LogStorage};
+use crate::scratch::ScratchDir;
 
 /// Memory for the events of schemas; more goes to disk.
 const SCHEMA_MEMORY_BYTES: usize = 64 << 20;
@@ -120,8 +121,7 @@ pub struct OfflineOptions {
 pub struct OfflineLog {
     options: OfflineOptions,
     window: Window,
-    data: Vec<LogObject>,
-    compacted: Vec<DataFile>,
+    files: LogFiles,
     changes: SchemaChanges,
 }
 
@@ -147,18 +147,15 @@ impl OfflineLog {
                 end: options.at,
             },
             options,
-            data: files.data,
-            compacted: files.compacted,
+            files,
             changes: SchemaChanges::default(),
         };
-        let bytes = files.schemas.iter().flat_map(|object| &object.files);
-        let bytes = bytes.map(|file| file.length).sum();
         let load = Load {
             title: "Read Schemas",
             choice: KeyChoice::Schemas,
-            objects: files.schemas,
+            part: LogPart::Schemas,
             compacted: Vec::new(),
-            bytes,
+            bytes: log.files.schemas.bytes,
             memory_bytes: SCHEMA_MEMORY_BYTES,
         };
         let sorted = log.sort(load).await?;
@@ -194,15 +191,12 @@ impl OfflineLog {
             (id, wanted)
         });
         let wanted: HashMap<_, _> = wanted.collect();
-        let logs = self.data.iter().flat_map(|object| &object.files);
-        let logs: u64 = logs.map(|file| file.length).sum();
-        let ssts = self.compacted.iter().map(|file| file.stats.total_bytes);
         let load = Load {
             title: "Read Log",
             choice: KeyChoice::Tables(KeyRewrite::new(wanted)),
-            objects: self.data.clone(),
-            compacted: self.compacted.clone(),
-            bytes: logs.saturating_add(ssts.sum()),
+            part: LogPart::Rows,
+            compacted: self.files.compacted.clone(),
+            bytes: self.files.data_bytes(),
             memory_bytes: self.options.memory_bytes,
         };
         Ok(LogRows(self.sort(load).await?))
@@ -210,8 +204,7 @@ impl OfflineLog {
 
     async fn sort(&self, load: Load) -> Result<Sorted, PointError> {
         let options = &self.options;
-        let name = format!("br-log-{}", options.rt.uuid());
-        let scratch = ScratchDir::create(&options.temp_dir, &name);
+        let scratch = ScratchDir::create(&options.rt, &options.temp_dir);
         let scratch = scratch.map_err(|source| PointError::LocalFile {
             path: options.temp_dir.clone(),
             source,
@@ -224,12 +217,14 @@ impl OfflineLog {
             storage: options.log.storage().clone(),
             crypter: options.crypter.clone(),
             choice: Arc::new(load.choice),
+            done: None,
             window: self.window,
             sorter: sorter.clone(),
             buffer_bytes: load.memory_bytes / BUFFERS,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
         };
-        loader.run(load.objects, load.compacted, &phase).await?;
+        let objects = self.files.objects(load.part);
+        loader.run(objects, load.compacted, &phase).await?;
         drop((phase, loader));
         let sorter = Arc::into_inner(sorter).ok_or(PointError::Cancelled)?;
         Ok(sorter.finish())
@@ -239,7 +234,7 @@ impl OfflineLog {
 struct Load {
     title: &'static str,
     choice: KeyChoice,
-    objects: Vec<LogObject>,
+    part: LogPart,
     compacted: Vec<DataFile>,
     bytes: u64,
     memory_bytes: usize,

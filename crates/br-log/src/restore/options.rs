@@ -10,7 +10,7 @@ use br_sst::SstFiles;
 use br_storage::{Backend, SendCredentials, Storage};
 use br_types::TimeStamp;
 
-use crate::read::META_READS_DEFAULT;
+use crate::read::{FILES_HELD_MAX, META_READS_DEFAULT};
 
 /// `--pitr-sort-memory` when the user gives none: half of what the tool may use.
 pub const SORT_MEMORY_BYTES_DEFAULT: usize = 256 << 20;
@@ -48,6 +48,8 @@ pub struct PointOptions {
     pub newest_only: bool,
     /// `--metadata-download-batch-size`: objects of metadata that are read at once.
     pub meta_reads: usize,
+    /// Files of the log that are held in memory; of more only the metadata is known, and read again.
+    pub files_held_max: usize,
     /// How the events of the log come into the cluster.
     pub method: Method,
     /// Whether the log's storage stays as it is: no lock against truncation, and no ids for a
@@ -82,12 +84,16 @@ impl PointOptions {
     /// The defaults.
     pub fn new(tables: RestoreOptions) -> PointOptions {
         PointOptions {
-            tables,
+            tables: RestoreOptions {
+                to_point: true,
+                ..tables
+            },
             start_ts: None,
             restored_ts: None,
             log_crypter: Crypter::plaintext(),
             newest_only: false,
             meta_reads: META_READS_DEFAULT,
+            files_held_max: FILES_HELD_MAX,
             method: Method::Sort {
                 temp_dir: std::env::temp_dir(),
                 memory_bytes: SORT_MEMORY_BYTES_DEFAULT,

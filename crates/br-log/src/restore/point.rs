@@ -2,9 +2,9 @@
 //! `br restore point`: a full backup and the log after it, as of one timestamp.
 //!
 //! # Objects it reads and writes
-//! The full backup and the log, read only; the cluster, as a restore of a full backup; in etcd a
-//! registration with a lease, by which others see that a restore runs; in the log's storage the ids
-//! that tables were given, for a restore that goes on from this one.
+//! The full backup and the log, read only; the cluster, as a restore of a full backup, with its
+//! registration and its progress; in the log's storage the ids that tables were given, for a restore
+//! that goes on from this one.
 //!
 //! # Ordering and invariants
 //! Everything is computed and checked before anything is changed. Then ids are reserved, the
@@ -12,35 +12,38 @@
 //! they are at the point. So a table that can be seen is complete.
 //!
 //! # Cancellation and failure
-//! As for a full backup: data under the reserved ids is deleted, no table is visible.
+//! As for a full backup: no table is visible. Data under the reserved ids stays for the same command
+//! to go on with, and is deleted if the error would come again.
 //!
 //! # After a crash
-//! No table is visible; data stays under ids that no table has, the pauses and the registration end
-//! by themselves.
+//! The same; the pauses and the registration end by themselves. The same command goes on to the same
+//! point: the full backup's groups of files and the parts of the log that are in are left, and when
+//! the log is complete only schemas are. A restore that goes on from an earlier one writes down all
+//! changes of schemas before the first.
 
 use std::sync::{Arc, Mutex};
 
-use br_rt::{CancellationToken, Phase, Unit};
-use br_snapshot::restore::{self, RestorePlan, RestoreSummary, RestoreTarget};
+use br_rt::{CancellationToken, Phase, Unit, kill_point};
+use br_snapshot::restore::{self, Origin, RestorePlan, RestoreSummary, RestoreTarget};
 use br_types::TimeStamp;
 
 use super::{
     added_indexes::LeftOutIndex,
     earlier::Earlier,
     error::PointError,
-    id_map::IdMap,
+    id_map,
     ingest::IngestTotals,
     load::{KeyChoice, LoadTotals},
     log_changes::{LogChanges, Seen, loader},
     options::{PointOptions, PointTarget},
-    registration::Registration,
     schema_changes::SchemaChanges,
-    sort::{ScratchDir, Sorter},
+    sort::Sorter,
     versions::Window,
 };
 use crate::{
     Operator,
-    read::{LogFiles, LogStorage},
+    read::{LogFiles, LogPart, LogStorage},
+    scratch::ScratchDir,
     storage_lock::LockRequest,
 };
 
@@ -79,6 +82,8 @@ pub struct PointSummary {
     pub ingest: IngestTotals,
     /// Entries of indexes that were made from rows, for the log does not have them.
     pub rebuilt_entries: u64,
+    /// Parts of the log that an interrupted command had brought in.
+    pub resumed_parts: usize,
 }
 
 /// What was read of a log.
@@ -145,61 +150,78 @@ async fn restore_locked(
     target: &PointTarget,
     options: &PointOptions,
 ) -> Result<PointSummary, PointError> {
+    if let Some(done) = complete_interrupted(target, options).await? {
+        return Ok(done);
+    }
     let changes = open(target, options).await?;
-    let registration = Registration::start(&target.cluster).await?;
-    let work = async {
-        match &target.full {
-            Some(full) => Box::pin(restore::restore_with(full, &options.tables, &changes)).await,
-            None => {
-                let plan = changes.plan_on_earlier()?;
-                // Only the cluster of it is used.
-                let on = RestoreTarget {
-                    cluster: target.cluster.clone(),
-                    storage: target.log.clone(),
-                    backend: target.log_backend.clone(),
-                    progress: target.progress.clone(),
-                };
-                let work = restore::restore_changes(&on, &options.tables, &changes, plan);
-                Box::pin(work).await
-            }
+    kill_point("point.opened");
+    let mut summary = match &target.full {
+        Some(full) => Box::pin(restore::restore_with(full, &options.tables, &changes)).await?,
+        None => {
+            let plan = changes.plan_on_earlier()?;
+            // Only the cluster of it is used.
+            let on = RestoreTarget {
+                cluster: target.cluster.clone(),
+                storage: target.log.clone(),
+                backend: target.log_backend.clone(),
+                progress: target.progress.clone(),
+            };
+            let (options, origin) = (&options.tables, &changes.origin);
+            let work = restore::restore_changes(&on, options, &changes, plan, origin);
+            Box::pin(work).await?
         }
     };
-    let restored = tokio::select! {
-        biased;
-        restored = work => restored,
-        () = registration.lost() => Err(PointError::RegistrationLost),
-    };
-    registration.end().await;
-    let mut summary = restored?;
     let tables = std::mem::take(&mut summary.plan);
-    // The restore is complete; without the ids only a restore that goes on from it is refused.
-    let ids = IdMap::of_plan(&tables);
-    if !options.leaves_no_trace
-        && let Err(error) = ids
-            .save(&target.log, target.cluster.id(), changes.window.end)
-            .await
-    {
-        tracing::warn!(%error, "ids were not saved: no restore can go on from this one");
-    }
-    let (load, ingest, rebuilt_entries) = {
-        let seen = changes.seen();
-        (seen.load, seen.ingest, seen.rebuilt_entries)
-    };
+    let plan = plan_of(&changes, tables);
+    let seen = changes.seen();
     Ok(PointSummary {
-        plan: plan_of(&changes, tables),
+        plan,
         full: summary,
-        load: load.into(),
-        ingest,
-        rebuilt_entries,
+        load: seen.load.into(),
+        ingest: seen.ingest,
+        rebuilt_entries: seen.rebuilt_entries,
+        resumed_parts: seen.resumed_parts,
     })
 }
 
+/// Ends an interrupted restore that goes on from an earlier one, if only schemas were left: what it
+/// went on from is not there any more as it was.
+async fn complete_interrupted(
+    target: &PointTarget,
+    options: &PointOptions,
+) -> Result<Option<PointSummary>, PointError> {
+    let (None, Some(start_ts)) = (&target.full, options.start_ts) else {
+        return Ok(None);
+    };
+    let bounds = LogStorage::new(target.log.clone()).bounds().await?;
+    let origin = Origin::of_earlier(bounds.marker.cluster_id, start_ts);
+    let (cluster, tables) = (&target.cluster, &options.tables);
+    let Some(point) = restore::interrupted_point(cluster, tables, &origin).await? else {
+        return Ok(None);
+    };
+    let is_other = |wanted: TimeStamp| wanted != point.restored_ts;
+    if options.restored_ts.is_some_and(is_other) || options.newest_only != point.newest_only {
+        // Refused with what is different, once it is planned.
+        return Ok(None);
+    }
+    let keep = async |ids: &[u8]| id_map::keep(target, ids, point.restored_ts).await;
+    let done = restore::complete_interrupted(cluster, tables, &origin, keep).await?;
+    Ok(done.map(|full| PointSummary {
+        plan: PointPlan {
+            start_ts,
+            restored_ts: point.restored_ts,
+            ..PointPlan::default()
+        },
+        full,
+        ..PointSummary::default()
+    }))
+}
+
 fn plan_of(changes: &LogChanges<'_>, tables: RestorePlan) -> PointPlan {
-    let objects = changes.files.data.iter();
     PointPlan {
         start_ts: changes.window.start,
         restored_ts: changes.window.end,
-        log_files: objects.map(|object| object.files.len() as u64).sum(),
+        log_files: changes.files.rows.files,
         compacted_files: changes.files.compacted.len() as u64,
         log_bytes: changes.files.data_bytes(),
         left_out: left_out(changes, &tables),
@@ -223,20 +245,25 @@ async fn open<'a>(
     target: &'a PointTarget,
     options: &'a PointOptions,
 ) -> Result<LogChanges<'a>, PointError> {
-    let log = LogStorage::new(target.log.clone()).with_reads(options.meta_reads);
+    let log = LogStorage::new(target.log.clone())
+        .with_reads(options.meta_reads)
+        .with_files_held_max(options.files_held_max);
     let bounds = log.bounds().await?;
     let new_collations;
+    let origin;
     let (from_cluster, start) = match (&target.full, options.start_ts) {
         (Some(full), None) => {
             let source = restore::Source::open(full.storage.clone(), &options.tables).await?;
             let head = source.head();
             new_collations = head.new_collations_enabled;
+            origin = Origin::of(&source);
             (head.cluster_id, head.backup_ts)
         }
         (None, Some(start_ts)) => {
             let now = target.cluster.pd().tso().await?;
             let snapshot = target.cluster.snapshot(now);
             new_collations = br_catalog::new_collations_enabled(&snapshot).await?;
+            origin = Origin::of_earlier(bounds.marker.cluster_id, start_ts);
             (bounds.marker.cluster_id, start_ts)
         }
         _ => {
@@ -244,7 +271,10 @@ async fn open<'a>(
             return Err(PointError::Options(text.to_owned()));
         }
     };
-    let end = options.restored_ts.unwrap_or(bounds.max_ts);
+    // A log that grows has no other end when its restore goes on.
+    let interrupted = restore::interrupted_point(&target.cluster, &options.tables, &origin).await?;
+    let interrupted = interrupted.map(|point| point.restored_ts);
+    let end = options.restored_ts.or(interrupted).unwrap_or(bounds.max_ts);
     bounds.check((from_cluster, start), end)?;
     let earlier = match target.full {
         Some(_) => None,
@@ -260,11 +290,13 @@ async fn open<'a>(
         );
         return Err(PointError::Options(text));
     }
+    files.check_key(&options.log_crypter).await?;
     let schema = read_schemas(target, options, window, &files).await?;
     Ok(LogChanges {
         target,
         options,
         window,
+        origin,
         files,
         schema,
         earlier,
@@ -285,14 +317,13 @@ async fn read_schemas(
         super::options::Method::Sort { temp_dir, .. } => temp_dir.clone(),
         super::options::Method::Apply { .. } => std::env::temp_dir(),
     };
-    let scratch = ScratchDir::create(&temp_dir, &format!("br-pitr-{}", rt.uuid()));
+    let scratch = ScratchDir::create(rt, &temp_dir);
     let scratch = scratch.map_err(|source| PointError::LocalFile {
         path: temp_dir,
         source,
     })?;
     let sorter = Arc::new(Sorter::new(Arc::new(scratch), SCHEMA_MEMORY_BYTES));
-    let bytes = files.schemas.iter().flat_map(|object| &object.files);
-    let bytes = bytes.map(|file| file.length).sum();
+    let bytes = files.schemas.bytes;
     let phase = Phase::start(&target.progress, "Read Schemas", Unit::Bytes, bytes);
     loader(
         target,
@@ -302,7 +333,7 @@ async fn read_schemas(
         &sorter,
         SCHEMA_MEMORY_BYTES / 4,
     )
-    .run(files.schemas.clone(), Vec::new(), &phase)
+    .run(files.objects(LogPart::Schemas), Vec::new(), &phase)
     .await?;
     let sorted = Arc::into_inner(sorter)
         .ok_or(PointError::Cancelled)?

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use br_codec::key;
 use br_types::{IndexId, TableId};
 
 /// Bytes of a group of a memcomparable key without its marker.
@@ -54,6 +55,16 @@ impl KeyRewrite {
         let mut moved = encoded.to_vec();
         set_id(&mut moved, new_id);
         Some(moved)
+    }
+
+    /// The memcomparable keys of the cluster from the first to the last of a file, given with their
+    /// timestamps; `None` if the file does not say.
+    pub(crate) fn move_span(&self, first: &[u8], last: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let moved = |key: &[u8]| {
+            let (encoded, _) = key::split_ts(key).ok()?;
+            self.move_key(encoded)
+        };
+        Some((moved(first)?, moved(last)?))
     }
 
     /// Puts the memcomparable key of the cluster into `out`; `false`: the key is not wanted.

@@ -204,11 +204,14 @@ mod tests {
     use br_codec::{Write, key};
 
     use super::*;
-    use crate::restore::sort::{Buffer, ScratchDir, Sorter};
+    use crate::{
+        restore::sort::{Buffer, Sorter},
+        scratch::ScratchDir,
+    };
 
     fn sorted(versions: &[(Cf, u64, Vec<u8>)]) -> (tempfile::TempDir, Sorted) {
         let dir = tempfile::tempdir().unwrap();
-        let scratch = ScratchDir::create(dir.path(), "sort").unwrap();
+        let scratch = ScratchDir::create(&br_rt::Rt::real(), dir.path()).unwrap();
         let sorter = Sorter::new(Arc::new(scratch), 1 << 20);
         let key = key::encode(b"t12345678_r1");
         let mut buffer = Buffer::default();

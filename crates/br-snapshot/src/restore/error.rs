@@ -224,6 +224,24 @@ pub enum RestoreError {
         /// What was asked for that is not now.
         differences: String,
     },
+    /// The same restore was begun with other options.
+    #[error("the {title} that was interrupted, begun at {since}, has other options: {differences}")]
+    OtherOptions {
+        /// Its command.
+        title: String,
+        /// When it began, UTC.
+        since: String,
+        /// What was asked for that is not now.
+        differences: String,
+    },
+    /// A restore that is to be given up has all data in, and may have changed schemas.
+    #[error("all data of the {title} that began at {since} is in: only schemas are left")]
+    OnlySchemasLeft {
+        /// Its command.
+        title: String,
+        /// When it began, UTC.
+        since: String,
+    },
     /// The progress of the interrupted restore is elsewhere.
     #[error("the interrupted restore was begun with --checkpoint-storage {was}, this one has {is}")]
     OtherProgressStorage {
@@ -303,6 +321,8 @@ impl Classify for RestoreError {
             RestoreError::NotFresh { .. }
             | RestoreError::Running { .. }
             | RestoreError::Unfinished { .. }
+            | RestoreError::OtherOptions { .. }
+            | RestoreError::OnlySchemasLeft { .. }
             | RestoreError::OtherProgressStorage { .. }
             | RestoreError::TablesExist { .. }
             | RestoreError::KeysExist { .. }
@@ -335,9 +355,10 @@ impl Classify for RestoreError {
             RestoreError::TablesExist { .. } | RestoreError::CreatedMeanwhile { .. } => {
                 Code::TABLES_ALREADY_EXISTED
             }
-            RestoreError::Running { .. } | RestoreError::Unfinished { .. } => {
-                Code::of_kind(Kind::Conflict)
-            }
+            RestoreError::Running { .. }
+            | RestoreError::Unfinished { .. }
+            | RestoreError::OtherOptions { .. }
+            | RestoreError::OnlySchemasLeft { .. } => Code::of_kind(Kind::Conflict),
             RestoreError::OtherProgressStorage { .. }
             | RestoreError::NothingToAbort { .. }
             | RestoreError::ManyToAbort { .. } => Code::INVALID_ARGUMENT,
@@ -379,8 +400,11 @@ impl Classify for RestoreError {
             }
             RestoreError::Running { .. } => "Wait for it to end, then run it again",
             RestoreError::RegistrationLost => "Check PD, then run the same command again to go on",
-            RestoreError::Unfinished { .. } => {
+            RestoreError::Unfinished { .. } | RestoreError::OtherOptions { .. } => {
                 "Run it again with the options that it had, or give it up with `br abort restore`"
+            }
+            RestoreError::OnlySchemasLeft { .. } => {
+                "Run the restore again with the options that it had: it ends at once"
             }
             RestoreError::OtherProgressStorage { .. } => {
                 "Run it again with the --checkpoint-storage that it had, or give it up with `br \

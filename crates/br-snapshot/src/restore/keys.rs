@@ -16,7 +16,7 @@ use br_cluster::{RawLayout, StoreConfig};
 use br_codec::ApiVersion;
 use br_format::backupmeta::{Content, DataFile};
 use br_proto::kvrpcpb;
-use br_rt::{CancellationToken, kill_point};
+use br_rt::CancellationToken;
 use br_types::{Cf, Classify, KeyRange, Kind, RawKey, StoreId};
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
     pause::{Pause, PauseScope},
     pipeline::{self, Pipeline},
     plan::RestorePlan,
-    resume::{Claim, RangeRecord, Registration, Resume},
+    resume::{Claim, Extent, Origin, RangeRecord, Registration, Resume, task_of},
     source::Source,
 };
 
@@ -69,22 +69,14 @@ pub(super) async fn restore(
 ) -> Result<RestoreSummary, RestoreError> {
     let cluster = &target.cluster;
     let keys = open(target, options).await?;
-    let task = Resume::task_of(&keys.source, options);
+    let task = task_of(&Origin::of(&keys.source), options);
     let claim = Claim {
         title: options.title(),
         task: &task,
         is_whole: keys.raw.is_none() && !options.online,
     };
-    let registration = Registration::start(cluster, claim).await?;
-    kill_point("restore.registered");
-    let outcome = tokio::select! {
-        biased;
-        outcome = restore_registered(target, options, &keys) => outcome,
-        lost = registration.lost() => Err(lost),
-    };
-    registration.end().await;
-    kill_point("restore.unregistered");
-    outcome
+    let work = restore_registered(target, options, &keys);
+    Registration::with(cluster, claim, work).await
 }
 
 async fn restore_registered(
@@ -93,7 +85,10 @@ async fn restore_registered(
     keys: &Keys,
 ) -> Result<RestoreSummary, RestoreError> {
     let mut resume = match options.use_resume {
-        true => Some(Resume::open(target, options, &keys.source).await?),
+        true => {
+            let origin = Origin::of(&keys.source);
+            Some(Resume::open(&target.cluster, options, &origin, None).await?)
+        }
         false => None,
     };
     let outcome = carry_out(target, options, keys, resume.as_mut()).await;
@@ -130,9 +125,13 @@ async fn carry_out(
     let mut limits = pipeline::store_limits(cluster, options).await?;
     if let Some(resume) = &mut resume {
         limits.group = resume.group_limit().unwrap_or(limits.group);
-        let (source, range) = (&keys.source, Some(keys.range_record()));
+        let origin = Origin::of(&keys.source);
+        let what = Extent {
+            range: Some(keys.range_record()),
+            point: None,
+        };
         resume
-            .begin(target, options, source, &plan, limits.group, range)
+            .begin(options, &origin, &plan, limits.group, what)
             .await?;
     }
     let scope = match &keys.raw {

@@ -30,7 +30,7 @@ use br_storage::{Backend, Storage};
 
 use changes::NoChanges;
 
-pub use changes::Changes;
+pub use changes::{Changes, PointInTime};
 pub use error::RestoreError;
 pub use file_groups::{GroupError, PrefixRule};
 pub use ingest::ingest;
@@ -40,7 +40,7 @@ pub use options::{
     Scope, TABLE_CONCURRENCY_DEFAULT,
 };
 pub use plan::{ExistingTable, FileTotals, PlannedDatabase, PlannedTable, RestorePlan};
-pub use resume::{AbortedRestore, CASE_SENSITIVE, abort};
+pub use resume::{AbortedRestore, CASE_SENSITIVE, DoneSteps, Origin, abort, interrupted_point};
 pub use source::Source;
 pub use split::split_at;
 pub use table_ids::TableIdMap;
@@ -157,6 +157,21 @@ pub async fn restore_changes<C: Changes>(
     options: &RestoreOptions,
     changes: &C,
     plan: RestorePlan,
+    origin: &Origin,
 ) -> Result<RestoreSummary, C::Error> {
-    tables::restore_changes(target, options, changes, plan).await
+    tables::restore_changes(target, options, changes, plan, origin).await
+}
+
+/// Completes an interrupted restore that changes tables of an earlier one, if all its data is in:
+/// makes the changes of schemas that are missing, and hands `finish` what [`Changes::layer`] gave.
+///
+/// # Errors
+/// [`RestoreError`]; the same again goes on.
+pub async fn complete_interrupted(
+    cluster: &Cluster,
+    options: &RestoreOptions,
+    origin: &Origin,
+    finish: impl AsyncFnOnce(&[u8]),
+) -> Result<Option<RestoreSummary>, RestoreError> {
+    tables::complete_interrupted(cluster, options, origin, finish).await
 }

@@ -67,6 +67,8 @@ pub struct RestoreOptions {
     pub filter_rules: Vec<String>,
     /// How long PD keeps what the restore paused after its last sign of life.
     pub pause_lease: Duration,
+    /// Whether a log comes on top: `restore point`.
+    pub to_point: bool,
 }
 
 /// What is restored.
@@ -126,12 +128,14 @@ impl RestoreOptions {
             progress_storage: None,
             filter_rules: Vec::new(),
             pause_lease: PAUSE_LEASE_DEFAULT,
+            to_point: false,
         }
     }
 
     /// The name of the command, which is the title of its summary.
     pub fn title(&self) -> &'static str {
         match self.scope {
+            Scope::Full { .. } if self.to_point => "Point Restore",
             Scope::Full { .. } => "Full Restore",
             Scope::Database { .. } => "DataBase Restore",
             Scope::Table { .. } => "Table Restore",

@@ -21,7 +21,7 @@ use super::{
     import::Importer,
     key_form::FileKeys,
     options::{REGION_KEYS_DEFAULT, REGION_SIZE_BYTES_DEFAULT, RestoreOptions},
-    resume::Progress,
+    resume::DoneSteps,
     split::split_and_scatter,
 };
 
@@ -154,7 +154,7 @@ impl Pipeline {
         &self,
         files: Vec<DataFile>,
         rule_of: impl Fn(&DataFile) -> Option<PrefixRule>,
-        done: Option<(usize, &Progress)>,
+        done: Option<(usize, &DoneSteps)>,
         summary: &mut RestoreSummary,
     ) -> Result<(), RestoreError> {
         for file in &files {
@@ -166,7 +166,7 @@ impl Pipeline {
         let groups = file_groups::groups(file_groups::units(files, rule_of)?, self.limits.group);
         let (all, mut groups) = (groups, Vec::new());
         let missing = match done {
-            Some((object, progress)) => progress.missing(object, &all),
+            Some((object, progress)) => progress.missing_groups(object, &all),
             None => vec![true; all.len()],
         };
         for (number, (group, is_missing)) in all.into_iter().zip(missing).enumerate() {
@@ -206,7 +206,7 @@ impl Pipeline {
         &self,
         group: FileGroup,
         number: usize,
-        done: Option<(usize, &Progress)>,
+        done: Option<(usize, &DoneSteps)>,
     ) -> Result<(), RestoreError> {
         tokio::select! {
             biased;
@@ -215,7 +215,7 @@ impl Pipeline {
         };
         kill_point("restore.group_in");
         if let Some((object, progress)) = done {
-            progress.mark(object, number);
+            progress.mark_group(object, number);
         }
         kill_point("restore.group");
         self.import_phase

@@ -106,6 +106,11 @@ impl RestorePlan {
         format!("{db}.{}", table.name)
     }
 
+    /// Whether it goes on from an earlier restore, whose tables it may change.
+    pub(super) fn is_on_base(&self) -> bool {
+        !self.last_backup_ts.is_zero()
+    }
+
     /// Which table holds the keys of each physical id of the backup.
     pub(super) fn by_physical_id(&self) -> HashMap<TableId, usize> {
         let mut places = HashMap::new();
@@ -196,7 +201,9 @@ pub(super) async fn select<C: Changes>(
     }
     let mut plan = RestorePlan {
         last_backup_ts: head.last_backup_ts,
-        backup_ts: changes.restored_ts().unwrap_or(head.backup_ts),
+        backup_ts: changes
+            .point()
+            .map_or(head.backup_ts, |point| point.restored_ts),
         ..RestorePlan::default()
     };
     let mut places: HashMap<DbId, usize> = HashMap::new();

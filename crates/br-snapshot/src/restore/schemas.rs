@@ -40,6 +40,27 @@ pub(super) async fn create<C: Changes>(
     options: &RestoreOptions,
     plan: &RestorePlan,
 ) -> Result<(), C::Error> {
+    let mut writer = SchemaWriter::new(&target.cluster);
+    each(target, source, changes, options, plan, async |change| {
+        writer.apply(&change).await?;
+        kill_point("restore.schemas_part");
+        Ok(())
+    })
+    .await
+}
+
+/// Hands `make` the changes that the plan comes to, each for one transaction, in their order.
+///
+/// # Errors
+/// A schema makes no sense, or the first of `make`.
+pub(super) async fn each<C: Changes>(
+    target: &RestoreTarget,
+    source: Option<&Source>,
+    changes: &C,
+    options: &RestoreOptions,
+    plan: &RestorePlan,
+    mut make: impl AsyncFnMut(SchemaChange) -> Result<(), RestoreError>,
+) -> Result<(), C::Error> {
     // A policy's stores are another cluster's; a reference without its policy would break the table.
     let policies = source.map_or(0, |source| source.meta.head.policies.len());
     if options.keep_placement && policies > 0 {
@@ -50,7 +71,6 @@ pub(super) async fn create<C: Changes>(
     }
     let update_ts = target.cluster.pd().tso().await;
     let update_ts = update_ts.map_err(RestoreError::from)?;
-    let mut writer = SchemaWriter::new(&target.cluster);
     // With the first new tables, which may have the names of those that are gone.
     let mut batch = Batch {
         dropped: plan.dropped.clone(),
@@ -101,12 +121,16 @@ pub(super) async fn create<C: Changes>(
             new.replaces = replaced.get(&table.id()).copied();
             batch.push(new);
             if batch.is_full() {
-                batch.create(&mut writer).await?;
+                make(batch.take()).await?;
             }
             Ok(())
         })
         .await?;
-    Ok(batch.create(&mut writer).await?)
+    let last = batch.take();
+    if last != SchemaChange::default() {
+        make(last).await?;
+    }
+    Ok(())
 }
 
 fn bad_text(db: &str, table: &TableInfo) -> RestoreError {
@@ -138,20 +162,14 @@ impl Batch {
         self.tables.len() >= TABLES_PER_TXN_MAX || self.bytes >= BYTES_PER_TXN_MAX
     }
 
-    async fn create(&mut self, writer: &mut SchemaWriter<'_>) -> Result<(), RestoreError> {
-        let change = SchemaChange {
-            databases: std::mem::take(&mut self.databases),
-            tables: std::mem::take(&mut self.tables),
-            dropped: std::mem::take(&mut self.dropped),
-            dropped_databases: std::mem::take(&mut self.dropped_databases),
-        };
-        if change == SchemaChange::default() {
-            return Ok(());
+    fn take(&mut self) -> SchemaChange {
+        let batch = std::mem::take(self);
+        SchemaChange {
+            databases: batch.databases,
+            tables: batch.tables,
+            dropped: batch.dropped,
+            dropped_databases: batch.dropped_databases,
         }
-        self.bytes = 0;
-        writer.apply(&change).await?;
-        kill_point("restore.schemas_part");
-        Ok(())
     }
 }
 

@@ -34,12 +34,14 @@ use super::{
     pause::{Pause, PauseScope},
     pipeline::{self, Pipeline, StoreLimits},
     plan::{self, RestorePlan},
-    resume::{self, Claim, Progress, Registration, Resume},
+    resume::{self, Claim, DoneSteps, Extent, Journal, Origin, Registration, Resume, task_of},
     schemas,
     source::Source,
 };
 use crate::checksum::{ChecksumRange, PrefixRewrite, checksum};
 
+/// The step after which changes come on top of the backup, whose sums are not compared any more.
+const COMPARED: &str = "backup-compared";
 /// Tasks of log backups in etcd.
 const LOG_TASKS: &[u8] = b"/tidb/br-stream/info/";
 
@@ -84,7 +86,7 @@ async fn check(
     check_cluster(cluster, options).await?;
     let snapshot = cluster.snapshot(cluster.pd().tso().await?);
     let is_incremental = !plan.last_backup_ts.is_zero();
-    resume::check_others(cluster, source, options, plan).await?;
+    resume::check_others(cluster, &Origin::of(source), options, plan).await?;
     let ids = resume.and_then(Resume::ids);
     if restores_all(options) && !is_incremental && ids.is_none() {
         checks::is_fresh(&snapshot).await?;
@@ -135,27 +137,18 @@ pub(super) async fn restore<C: Changes>(
     options: &RestoreOptions,
     changes: &C,
 ) -> Result<RestoreSummary, C::Error> {
-    if changes.restored_ts().is_some() {
-        let (plan, source) = plan(target, options, changes).await?;
-        return carry_out(target, options, Some(&source), changes, plan, None).await;
-    }
     let source = Source::open(target.storage.clone(), options).await?;
-    let task = Resume::task_of(&source, options);
-    let claim = Claim {
+    let task = task_of(&Origin::of(&source), options);
+    let work = restore_registered(target, options, &source, changes);
+    Registration::with(&target.cluster, claim(options, &task), work).await
+}
+
+fn claim<'a>(options: &RestoreOptions, task: &'a str) -> Claim<'a> {
+    Claim {
         title: options.title(),
-        task: &task,
+        task,
         is_whole: restores_all(options) && !options.online,
-    };
-    let registration = Registration::start(&target.cluster, claim).await?;
-    kill_point("restore.registered");
-    let outcome = tokio::select! {
-        biased;
-        outcome = restore_registered(target, options, &source, changes) => outcome,
-        lost = registration.lost() => Err(lost.into()),
-    };
-    registration.end().await;
-    kill_point("restore.unregistered");
-    outcome
+    }
 }
 
 async fn restore_registered<C: Changes>(
@@ -164,29 +157,78 @@ async fn restore_registered<C: Changes>(
     source: &Source,
     changes: &C,
 ) -> Result<RestoreSummary, C::Error> {
-    // What an incremental backup goes on from changes with the first table.
-    let is_full = source.meta.head.last_backup_ts.is_zero();
-    let mut resume = match options.use_resume && is_full {
-        true => Some(Resume::open(target, options, source).await?),
-        false => None,
-    };
+    let origin = Origin::of(source);
+    let mut resume = None;
+    if options.use_resume {
+        let found = Resume::open(&target.cluster, options, &origin, changes.point()).await?;
+        let finish = async |layer: &[u8]| changes.finish(layer).await;
+        match complete(&target.cluster, found, finish).await? {
+            Completed::Yes(summary) => return Ok(*summary),
+            Completed::No(found) => resume = Some(*found),
+        }
+    }
     let plan = plan_of(target, options, source, changes, resume.as_ref()).await?;
     kill_point("restore.planned");
-    let outcome = carry_out(
+    let work = Restore {
         target,
         options,
-        Some(source),
+        source: Some(source),
+        origin: &origin,
         changes,
-        plan,
-        resume.as_mut(),
-    )
-    .await;
-    match (resume, &outcome) {
-        (None, _) => {}
-        (Some(resume), Ok(_)) => resume.remove().await,
-        (Some(resume), Err(_)) => resume.leave().await,
-    }
-    outcome
+    };
+    work.run(plan, resume).await
+}
+
+/// Whether an interrupted restore could be completed with its schemas.
+enum Completed {
+    Yes(Box<RestoreSummary>),
+    No(Box<Resume>),
+}
+
+async fn complete(
+    cluster: &Cluster,
+    resume: Resume,
+    finish: impl AsyncFnOnce(&[u8]),
+) -> Result<Completed, RestoreError> {
+    let journal = match resume.is_found() {
+        true => Journal::read(resume.progress()).await?,
+        false => None,
+    };
+    let Some(journal) = journal else {
+        return Ok(Completed::No(Box::new(resume)));
+    };
+    journal.carry_out(cluster).await?;
+    finish(journal.layer()).await;
+    kill_point("restore.finished");
+    resume.remove().await;
+    Ok(Completed::Yes(Box::new(RestoreSummary {
+        resumed_tables: journal.tables(),
+        ..RestoreSummary::default()
+    })))
+}
+
+/// Completes an interrupted restore whose data is in.
+///
+/// # Errors
+/// [`RestoreError`].
+pub(super) async fn complete_interrupted(
+    cluster: &Cluster,
+    options: &RestoreOptions,
+    origin: &Origin,
+    finish: impl AsyncFnOnce(&[u8]),
+) -> Result<Option<RestoreSummary>, RestoreError> {
+    let Some(point) = resume::interrupted_point(cluster, options, origin).await? else {
+        return Ok(None);
+    };
+    let task = task_of(origin, options);
+    let work = async {
+        let found = Resume::open(cluster, options, origin, Some(point)).await?;
+        match complete(cluster, found, finish).await? {
+            Completed::Yes(summary) => Ok(Some(*summary)),
+            Completed::No(_) => Ok(None),
+        }
+    };
+    Registration::with(cluster, claim(options, &task), work).await
 }
 
 /// Restores what changed since an earlier restore, as a plan says whose ids are not assigned yet.
@@ -197,97 +239,183 @@ pub(super) async fn restore_changes<C: Changes>(
     target: &RestoreTarget,
     options: &RestoreOptions,
     changes: &C,
-    plan: RestorePlan,
-) -> Result<RestoreSummary, C::Error> {
-    check_cluster(&target.cluster, options).await?;
-    carry_out(target, options, None, changes, plan, None).await
-}
-
-async fn carry_out<C: Changes>(
-    target: &RestoreTarget,
-    options: &RestoreOptions,
-    source: Option<&Source>,
-    changes: &C,
     mut plan: RestorePlan,
-    resume: Option<&mut Resume>,
+    origin: &Origin,
 ) -> Result<RestoreSummary, C::Error> {
     let cluster = &target.cluster;
-    let now = cluster.pd().tso().await.map_err(RestoreError::from)?;
-    let id = format!("br-restore-{}", cluster.rt().uuid());
-    let protection = GcProtection {
-        scope: GcScope::Cluster,
-        id,
-        ts: now,
-        // Versions for the checksum, as long as everything else is paused.
-        ttl: options.pause_lease,
+    let task = task_of(origin, options);
+    let work = async {
+        check_cluster(cluster, options).await?;
+        resume::check_others(cluster, origin, options, &plan).await?;
+        let resume = match options.use_resume {
+            true => Some(Resume::open(cluster, options, origin, changes.point()).await?),
+            false => None,
+        };
+        if let Some(ids) = resume.as_ref().and_then(Resume::ids) {
+            plan.ids.clone_from(ids);
+        }
+        let work = Restore {
+            target,
+            options,
+            source: None,
+            origin,
+            changes,
+        };
+        work.run(plan, resume).await
     };
-    let keeper = GcKeeper::start(cluster.pd(), protection).await;
-    let keeper = keeper.map_err(RestoreError::from)?;
-    kill_point("restore.protected");
-    let outcome = reserve_and_restore(target, options, source, changes, &mut plan, resume).await;
-    if let Err(error) = keeper.close().await {
-        tracing::warn!(%error, "the barrier of garbage collection ends by itself");
-    }
-    outcome
+    Registration::with(cluster, claim(options, &task), work).await
 }
 
-async fn reserve_and_restore<C: Changes>(
-    target: &RestoreTarget,
-    options: &RestoreOptions,
-    source: Option<&Source>,
-    changes: &C,
-    plan: &mut RestorePlan,
-    mut resume: Option<&mut Resume>,
-) -> Result<RestoreSummary, C::Error> {
-    let cluster = &target.cluster;
-    // Reads of data that is newer than every timestamp PD gives out would not see it.
-    let reset = cluster.http().reset_ts(plan.backup_ts).await;
-    reset.map_err(RestoreError::from)?;
-    kill_point("restore.ts_reset");
-    if resume.as_ref().is_none_or(|resume| !resume.is_found()) {
-        reserve_ids(target, plan).await?;
-        kill_point("restore.ids_reserved");
+/// A restore of tables that is planned.
+struct Restore<'a, C> {
+    target: &'a RestoreTarget,
+    options: &'a RestoreOptions,
+    source: Option<&'a Source>,
+    origin: &'a Origin,
+    changes: &'a C,
+}
+
+impl<C: Changes> Restore<'_, C> {
+    async fn run(
+        &self,
+        plan: RestorePlan,
+        mut resume: Option<Resume>,
+    ) -> Result<RestoreSummary, C::Error> {
+        let outcome = self.carry_out(plan, resume.as_mut()).await;
+        match (resume, &outcome) {
+            (None, _) => {}
+            (Some(resume), Ok(_)) => resume.remove().await,
+            (Some(resume), Err(_)) => resume.leave().await,
+        }
+        outcome
     }
-    let mut limits = pipeline::store_limits(cluster, options).await?;
-    if let (Some(resume), Some(source)) = (resume.as_deref_mut(), source) {
-        limits.group = resume.group_limit().unwrap_or(limits.group);
-        let group = limits.group;
-        resume
-            .begin(target, options, source, plan, group, None)
-            .await?;
+
+    async fn carry_out(
+        &self,
+        mut plan: RestorePlan,
+        resume: Option<&mut Resume>,
+    ) -> Result<RestoreSummary, C::Error> {
+        let cluster = &self.target.cluster;
+        let now = cluster.pd().tso().await.map_err(RestoreError::from)?;
+        let id = format!("br-restore-{}", cluster.rt().uuid());
+        let protection = GcProtection {
+            scope: GcScope::Cluster,
+            id,
+            ts: now,
+            // Versions for the checksum, as long as everything else is paused.
+            ttl: self.options.pause_lease,
+        };
+        let keeper = GcKeeper::start(cluster.pd(), protection).await;
+        let keeper = keeper.map_err(RestoreError::from)?;
+        kill_point("restore.protected");
+        let outcome = self.reserve_and_restore(&mut plan, resume).await;
+        if let Err(error) = keeper.close().await {
+            tracing::warn!(%error, "the barrier of garbage collection ends by itself");
+        }
+        outcome
     }
-    let mut summary = RestoreSummary {
-        resumed_tables: plan.created.len(),
-        ..RestoreSummary::default()
-    };
-    // Looks at the cancellation by itself: dropped half-way, it would leave the pause to its lease.
-    let work = Work {
-        target,
-        options,
-        source,
-        changes,
-        plan,
-        limits,
-    };
-    let outcome = work.bring_in(resume.as_deref_mut(), &mut summary).await;
-    if let Err(error) = outcome {
-        // Another attempt would end the same way; or there is none that could go on.
-        let is_final = matches!(error.kind(), Kind::Data | Kind::Invalid | Kind::Internal);
-        if plan.created.is_empty() && (is_final || resume.is_none()) {
-            cleanup::delete_owned(cluster, &plan.ids).await;
-            if let Some(resume) = resume {
-                resume.set_undone();
+
+    async fn reserve_and_restore(
+        &self,
+        plan: &mut RestorePlan,
+        mut resume: Option<&mut Resume>,
+    ) -> Result<RestoreSummary, C::Error> {
+        let Restore {
+            target,
+            options,
+            source,
+            changes,
+            ..
+        } = *self;
+        let cluster = &target.cluster;
+        // Reads of data that is newer than every timestamp PD gives out would not see it.
+        let reset = cluster.http().reset_ts(plan.backup_ts).await;
+        reset.map_err(RestoreError::from)?;
+        kill_point("restore.ts_reset");
+        if resume.as_ref().is_none_or(|resume| !resume.is_found()) {
+            reserve_ids(target, plan).await?;
+            kill_point("restore.ids_reserved");
+        }
+        let mut limits = pipeline::store_limits(cluster, options).await?;
+        if let Some(resume) = resume.as_deref_mut() {
+            limits.group = resume.group_limit().unwrap_or(limits.group);
+            let what = Extent {
+                range: None,
+                point: changes.point(),
+            };
+            resume
+                .begin(options, self.origin, plan, limits.group, what)
+                .await?;
+        }
+        let mut summary = RestoreSummary {
+            resumed_tables: plan.created.len(),
+            ..RestoreSummary::default()
+        };
+        // Looks at the cancellation by itself: dropped half-way, it would leave the pause to its
+        // lease.
+        let work = Work {
+            target,
+            options,
+            source,
+            changes,
+            plan,
+            limits,
+        };
+        let outcome = work.bring_in(resume.as_deref_mut(), &mut summary).await;
+        if let Err(error) = outcome {
+            // Another attempt would end the same way; or there is none that could go on.
+            let is_final = matches!(error.kind(), Kind::Data | Kind::Invalid | Kind::Internal);
+            if plan.created.is_empty() && (is_final || resume.is_none()) {
+                cleanup::delete_owned(cluster, &plan.ids).await;
+                if let Some(resume) = resume {
+                    resume.set_undone();
+                }
+            }
+            return Err(error);
+        }
+        kill_point("restore.data");
+        self.make_visible(plan, resume.as_deref()).await?;
+        summary.plan = std::mem::take(plan);
+        Ok(summary)
+    }
+
+    /// Creates and changes schemas. From here on tables become visible: an error no longer means
+    /// that none of them is.
+    async fn make_visible(
+        &self,
+        plan: &RestorePlan,
+        resume: Option<&Resume>,
+    ) -> Result<(), C::Error> {
+        let Restore {
+            target,
+            options,
+            source,
+            changes,
+            ..
+        } = *self;
+        let layer = changes.layer(plan);
+        match resume.filter(|_| plan.is_on_base()) {
+            Some(resume) => {
+                let mut all = Vec::new();
+                schemas::each(target, source, changes, options, plan, async |change| {
+                    all.push(change);
+                    Ok(())
+                })
+                .await?;
+                let journal = Journal::new(&all, &plan.abandoned_ids(), layer.clone());
+                journal.write(resume.progress()).await?;
+                journal.carry_out(&target.cluster).await?;
+            }
+            None => {
+                schemas::create(target, source, changes, options, plan).await?;
+                kill_point("restore.schemas");
+                cleanup::delete_abandoned(&target.cluster, &plan.abandoned_ids()).await;
             }
         }
-        return Err(error);
+        changes.finish(&layer).await;
+        kill_point("restore.finished");
+        Ok(())
     }
-    kill_point("restore.data");
-    // From here on tables become visible: an error no longer means that none of them is.
-    schemas::create(target, source, changes, options, plan).await?;
-    kill_point("restore.schemas");
-    cleanup::delete_abandoned(cluster, &plan.abandoned_ids()).await;
-    summary.plan = std::mem::take(plan);
-    Ok(summary)
 }
 
 /// Takes the planned ids; plans anew if somebody else took some since.
@@ -333,7 +461,7 @@ impl<C: Changes> Work<'_, C> {
             changes,
             ..
         } = *self;
-        if plan.files.files == 0 && changes.restored_ts().is_none() {
+        if plan.files.files == 0 && changes.point().is_none() {
             return Ok(());
         }
         let cluster = &target.cluster;
@@ -356,11 +484,20 @@ impl<C: Changes> Work<'_, C> {
             let progress = resume.as_ref().map(|resume| resume.progress());
             self.bring_in_files(progress, summary).await?;
             kill_point("restore.files");
+            // With changes on top of it, a table has other sums than in the backup.
+            let may_be_changed = progress.is_some_and(|progress| {
+                changes.point().is_some() && !progress.missing(COMPARED, 1, "").contains(&true)
+            });
             // An incremental backup has sums of what changed only.
-            if options.checksum && plan.last_backup_ts.is_zero() {
+            if options.checksum && plan.last_backup_ts.is_zero() && !may_be_changed {
                 compare_checksums(target, options, plan, summary).await?;
             }
-            changes.bring_in(plan).await
+            if let Some(progress) = progress.filter(|_| changes.point().is_some()) {
+                progress.mark(COMPARED, 0);
+                progress.flush().await?;
+            }
+            kill_point("restore.compared");
+            changes.bring_in(plan, progress).await
         };
         let outcome = tokio::select! {
             biased;
@@ -374,7 +511,7 @@ impl<C: Changes> Work<'_, C> {
     /// Brings in the data files of the backup.
     async fn bring_in_files(
         &self,
-        progress: Option<&Progress>,
+        progress: Option<&DoneSteps>,
         summary: &mut RestoreSummary,
     ) -> Result<(), RestoreError> {
         let Work {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use br_cluster::KeyPrefix;
+use br_log::restore::forget_ids;
 use br_snapshot::{
     backup::{self, BackupContext},
     restore::{self, RestoreOptions},
@@ -17,10 +18,7 @@ use super::{
     session::Session,
     storage_flags::CloudFlags,
 };
-use crate::{
-    edge::{CommandError, Outcome},
-    summary,
-};
+use crate::{edge::Outcome, summary};
 
 /// `br abort`.
 #[derive(Args)]
@@ -33,7 +31,7 @@ pub(super) struct AbortCommand {
 #[derive(Subcommand)]
 enum What {
     /// Give up a restore: drop its tables, remove its data. Takes the options that it had; --storage
-    /// only if there are several.
+    /// only if there are several, and of a restore to a point to remove what it kept in the log's.
     Restore(Box<AbortRestore>),
     /// Give up a backup: remove its files, let garbage collection go on.
     Backup(Box<AbortBackup>),
@@ -79,12 +77,6 @@ impl AbortCommand {
 
 impl AbortRestore {
     async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
-        if let Restored::Point(_) = self.what {
-            return Err(CommandError::unsupported(
-                "giving up a restore to a point",
-                "nothing of it is visible; restore again",
-            ));
-        }
         let options = RestoreOptions {
             crypter: self.common.crypter.crypter()?,
             filter_rules: self.what.filter_rules(),
@@ -95,17 +87,29 @@ impl AbortRestore {
                 &self.checkpoint_storage,
             )
             .await?,
+            to_point: matches!(self.what, Restored::Point(_)),
             ..RestoreOptions::new(self.what.scope()?)
         };
-        let backup = match global.storage.url() {
+        let storage = match global.storage.url() {
             "" => None,
             _ => {
                 let backend = global.storage.backend(&self.cloud)?;
                 Some(Storage::open(&session.rt, &backend).await?)
             }
         };
+        // What --storage names is the log then.
+        let (backup, log) = match &self.what {
+            Restored::Point(point) => {
+                let full = point.full_backup(global, session, &self.cloud).await?;
+                (full.map(|(_, storage)| storage), storage)
+            }
+            _ => (storage, None),
+        };
         let cluster = global.cluster.connect(session).await?;
         let done = restore::abort(&cluster, &options, backup.as_ref()).await?;
+        if let (Some(log), Some(point)) = (&log, &done.point) {
+            forget_ids(log, &cluster, point.restored_ts, &done.ids).await?;
+        }
         summary::aborted_restore(&done, self.common.json);
         Ok(())
     }

@@ -118,22 +118,16 @@ struct RestoreFlags {
 impl RestoreCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let mut options = self.options(global)?;
+        let progress_url = &self.flags.checkpoint_storage;
+        options.progress_storage =
+            progress_storage(global, session, &self.cloud, progress_url).await?;
         if let What::Point(point) = &self.what {
-            if !self.flags.checkpoint_storage.is_empty() {
-                return Err(CommandError::unsupported(
-                    "--checkpoint-storage of a restore to a point",
-                    "leave it out",
-                ));
-            }
             let (cloud, common) = (&self.cloud, &self.common);
             let point = point.run(global, session, cloud, common, options, self.flags.dry_run);
             return Box::pin(point).await;
         }
         let backend = global.storage.backend(&self.cloud)?;
         let storage = Storage::open(&session.rt, &backend).await?;
-        let progress_url = &self.flags.checkpoint_storage;
-        options.progress_storage =
-            progress_storage(global, session, &self.cloud, progress_url).await?;
         let target = RestoreTarget {
             cluster: global.cluster.connect(session).await?,
             storage,
@@ -205,9 +199,8 @@ impl What {
     pub(super) fn filter_rules(&self) -> Vec<String> {
         match self {
             What::Full(flags) => flags.rules(&FILTER_DEFAULT),
-            What::Db(_) | What::Table(_) | What::Raw(_) | What::Txn(_) | What::Point(_) => {
-                Vec::new()
-            }
+            What::Point(flags) => flags.rules(),
+            What::Db(_) | What::Table(_) | What::Raw(_) | What::Txn(_) => Vec::new(),
         }
     }
 

@@ -45,6 +45,11 @@ fn line(title: &str, done: &PointSummary, took: Duration) -> Line {
             "average-speed",
             format!("{}/s", human_size((bytes as f64 / seconds) as u64)),
         );
+    let full = &done.full;
+    if full.resumed_groups + full.resumed_tables + done.resumed_parts > 0 {
+        line.add("skipped-files-by-checkpoint", full.resumed_files)
+            .add("skipped-log-parts-by-checkpoint", done.resumed_parts);
+    }
     line
 }
 
@@ -59,6 +64,9 @@ fn json_of(title: &str, done: &PointSummary, took: Duration) -> Value {
         fields.insert("ingested_kv_bytes".into(), done.ingest.kv_bytes.into());
         fields.insert("ingested_files".into(), done.ingest.files.into());
         fields.insert("rebuilt_index_entries".into(), done.rebuilt_entries.into());
+        fields.insert("resumed_groups".into(), done.full.resumed_groups.into());
+        fields.insert("resumed_parts".into(), done.resumed_parts.into());
+        fields.insert("resumed_tables".into(), done.full.resumed_tables.into());
         fields.insert("seconds".into(), took.as_secs_f64().into());
     }
     value

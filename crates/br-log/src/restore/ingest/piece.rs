@@ -6,10 +6,13 @@ use br_sst::{SstFileWriter, SstFiles};
 use br_types::{Cf, EncodedKey, KeyRange};
 
 use super::IngestTotals;
-use crate::restore::{
-    error::PointError,
-    sort::{ScratchDir, Sorted},
-    versions::{KeyVersions, VersionReader},
+use crate::{
+    restore::{
+        error::PointError,
+        sort::Sorted,
+        versions::{KeyVersions, VersionReader},
+    },
+    scratch::ScratchDir,
 };
 
 /// Bytes of keys and values of a piece: large enough that a region takes few, small enough that

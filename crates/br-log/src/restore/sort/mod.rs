@@ -13,13 +13,12 @@
 //! logged) comes out once.
 //!
 //! # After a crash
-//! The folder stays and is of no use.
+//! The folder stays and is of no use; the next process that sorts there removes it.
 
 mod block;
 mod buffer;
 mod merge;
 mod run;
-mod scratch;
 mod version;
 
 #[cfg(test)]
@@ -28,10 +27,11 @@ mod tests;
 pub(crate) use buffer::Buffer;
 pub(crate) use merge::Merge;
 pub(crate) use run::{Run, RunError};
-pub(crate) use scratch::ScratchDir;
 pub(crate) use version::Version;
 
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::scratch::ScratchDir;
 
 /// Runs that are merged into a longer one when so many have come together: each open run costs
 /// [`block::BLOCK_BYTES`] while it is read, and each comparison takes one more step when they double.

@@ -11,9 +11,9 @@ use br_types::{Classify, Kind};
 use super::{
     block::{self, BLOCK_BYTES, BlockHead, HEAD_BYTES},
     merge::Merge,
-    scratch::ScratchDir,
     version::Version,
 };
+use crate::scratch::ScratchDir;
 
 /// A local file that cannot be used.
 #[derive(Debug, thiserror::Error)]

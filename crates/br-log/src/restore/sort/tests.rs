@@ -4,7 +4,8 @@ use br_codec::key;
 use br_types::{Cf, TimeStamp};
 use proptest::prelude::*;
 
-use super::{Buffer, Merge, ScratchDir, Sorted, Sorter, Version};
+use super::{Buffer, Merge, Sorted, Sorter, Version};
+use crate::scratch::ScratchDir;
 
 /// Key, rank of the column family, inverted timestamp: what a store orders by.
 type Model = BTreeMap<(Vec<u8>, u8, u64), Vec<u8>>;
@@ -42,7 +43,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn sorter(dir: &tempfile::TempDir, memory_bytes_max: usize) -> Sorter {
-    let scratch = ScratchDir::create(dir.path(), "sort").unwrap();
+    let scratch = ScratchDir::create(&br_rt::Rt::real(), dir.path()).unwrap();
     Sorter::new(Arc::new(scratch), memory_bytes_max)
 }
 

@@ -15,6 +15,7 @@ use br_types::{KeyRange, RawKey, TableId};
 
 use super::{
     super::{
+        changes::PointInTime,
         cleanup,
         error::RestoreError,
         key_form::{FileKeys, KeyForm},
@@ -22,8 +23,8 @@ use super::{
         pause,
         source::Source,
     },
-    Claim, RangeRecord, Registration,
-    record::{Record, ScopeRecord, read_all},
+    Claim, DoneSteps, Journal, RangeRecord, Registration,
+    record::{PointRecord, Record, ScopeRecord, read_all},
     store::Store,
 };
 
@@ -47,6 +48,8 @@ pub struct AbortedRestore {
     pub ids: std::ops::Range<i64>,
     /// Whether data was left, as it cannot be told from that of others.
     pub is_data_left: bool,
+    /// The point that it restored to.
+    pub point: Option<PointInTime>,
 }
 
 /// Gives up the restore that has these options. With a backup, it has to be one of that.
@@ -69,10 +72,7 @@ pub async fn abort(
         task: &task,
         is_whole: false,
     };
-    let registration = Registration::start(cluster, claim).await?;
-    let undone = undo(cluster, options, &task, &record).await;
-    registration.end().await;
-    undone
+    Registration::with(cluster, claim, undo(cluster, options, &task, &record)).await
 }
 
 async fn find(
@@ -103,11 +103,13 @@ fn describe(record: &Record) -> String {
         .into_iter()
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
+    let point = record.point.as_ref().map(|point| point.point().restored_ts);
     format!(
-        "{} {} of {}, begun at {}",
+        "{} {} of {}{}, begun at {}",
         record.title,
         parameters.join(" "),
         record.backup_place,
+        point.map_or_else(String::new, |ts| format!(" to {ts}")),
         br_format::log::rfc3339(record.began_unix_ms)
     )
 }
@@ -123,8 +125,24 @@ async fn undo(
         began: br_format::log::rfc3339(record.began_unix_ms),
         backup: record.backup_place.clone(),
         ids: record.first_id..record.end_id,
+        point: record.point.as_ref().map(PointRecord::point),
         ..AbortedRestore::default()
     };
+    if record.is_on_base {
+        let store = match &options.progress_storage {
+            None => Store::in_etcd(cluster, task),
+            Some(storage) => Store::on_storage(storage, cluster, task),
+        };
+        let done = DoneSteps::open(cluster.rt(), store).await?;
+        if Journal::read(&done).await?.is_some() {
+            return Err(RestoreError::OnlySchemasLeft {
+                title: aborted.title,
+                since: aborted.began,
+            });
+        }
+        // Versions of keys in tables that were there before.
+        aborted.is_data_left = true;
+    }
     drop_tables(cluster, &mut aborted).await?;
     kill_point("abort.tables");
     match &record.range {

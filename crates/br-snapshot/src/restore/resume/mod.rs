@@ -14,7 +14,8 @@
 //! # Ordering and invariants
 //! Ids are reserved, then the record is written, then data goes in under these ids, then schemas
 //! become visible, and then the record is removed. So data without a record does not exist, and a
-//! table of the restore that is seen is complete. The record is found again by a digest of the
+//! table of the restore that is seen is complete. A restore that changes tables which are there
+//! already writes down all changes of schemas before it makes the first ([`journal`]). The record is found again by a digest of the
 //! backup's `backupmeta` and of the options that say what is restored: with others it is another
 //! restore, which is refused if both want one table.
 //!
@@ -23,30 +24,34 @@
 //! that are visible. `br abort restore` undoes it all.
 
 mod abort;
+mod journal;
 mod progress;
 mod record;
 mod registration;
 mod store;
+
+use std::collections::BTreeMap;
 
 use br_cluster::Cluster;
 use br_rt::kill_point;
 
 pub use self::{
     abort::{AbortedRestore, abort},
-    record::CASE_SENSITIVE,
+    progress::DoneSteps,
+    record::{CASE_SENSITIVE, Origin},
 };
 pub(super) use self::{
-    progress::Progress,
-    record::{PausedInPd, RangeRecord},
+    journal::Journal,
+    record::{PausedInPd, RangeRecord, task_of},
     registration::{Claim, Registration},
 };
 use self::{
-    record::{Record, ScopeRecord, read_all, task_of},
+    record::{PointRecord, Record, ScopeRecord, read_all},
     store::Store,
 };
 use super::{
-    RestoreTarget, error::RestoreError, file_groups::GroupLimit, options::RestoreOptions,
-    plan::RestorePlan, source::Source, table_ids::TableIdMap,
+    changes::PointInTime, error::RestoreError, file_groups::GroupLimit, options::RestoreOptions,
+    plan::RestorePlan, table_ids::TableIdMap,
 };
 
 /// Ids in one value: about 256 KB of text, far below what etcd takes in one request.
@@ -62,8 +67,33 @@ pub(super) struct Resume {
     store: Store,
     /// What an earlier command wrote, and this one goes on with.
     found: Option<Found>,
-    progress: Progress,
+    progress: DoneSteps,
     is_undone: bool,
+}
+
+/// What a restore takes in beyond tables of a backup.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extent {
+    /// Keys without schemas.
+    pub(super) range: Option<RangeRecord>,
+    /// A log.
+    pub(super) point: Option<PointInTime>,
+}
+
+/// The point of the interrupted restore with these options that begins there, if there is one.
+///
+/// # Errors
+/// PD is out of reach, or what it keeps is damaged.
+pub async fn interrupted_point(
+    cluster: &Cluster,
+    options: &RestoreOptions,
+    origin: &Origin,
+) -> Result<Option<PointInTime>, RestoreError> {
+    if !options.use_resume {
+        return Ok(None);
+    }
+    let record = read_all(cluster).await?.remove(&task_of(origin, options));
+    Ok(record.and_then(|record| record.point.map(|point| point.point())))
 }
 
 /// What an earlier command wrote.
@@ -73,19 +103,15 @@ struct Found {
 }
 
 impl Resume {
-    /// Names a restore, for its registration.
-    pub(super) fn task_of(source: &Source, options: &RestoreOptions) -> String {
-        task_of(source, options)
-    }
-
-    /// Finds what an earlier command left.
+    /// Finds what an earlier command left. `point` is what this one restores to.
     pub(super) async fn open(
-        target: &RestoreTarget,
+        cluster: &Cluster,
         options: &RestoreOptions,
-        source: &Source,
+        origin: &Origin,
+        point: Option<PointInTime>,
     ) -> Result<Resume, RestoreError> {
-        let cluster = target.cluster.clone();
-        let task = task_of(source, options);
+        let cluster = cluster.clone();
+        let task = task_of(origin, options);
         let store = match &options.progress_storage {
             None => Store::in_etcd(&cluster, &task),
             Some(storage) => Store::on_storage(storage, &cluster, &task),
@@ -106,6 +132,7 @@ impl Resume {
                         is: show(place),
                     });
                 }
+                same_point(&record, point)?;
                 let ids = read_ids(&store, &record, &task).await?;
                 tracing::info!(
                     task,
@@ -115,7 +142,7 @@ impl Resume {
                 Some(Found { record, ids })
             }
         };
-        let progress = Progress::open(cluster.rt(), store.clone()).await?;
+        let progress = DoneSteps::open(cluster.rt(), store.clone()).await?;
         Ok(Resume {
             cluster,
             task,
@@ -151,19 +178,18 @@ impl Resume {
     }
 
     /// Which files are in the cluster.
-    pub(super) fn progress(&self) -> &Progress {
+    pub(super) fn progress(&self) -> &DoneSteps {
         &self.progress
     }
 
     /// Writes the record, before the first change that it has to undo.
     pub(super) async fn begin(
         &mut self,
-        target: &RestoreTarget,
         options: &RestoreOptions,
-        source: &Source,
+        origin: &Origin,
         plan: &RestorePlan,
         group: GroupLimit,
-        range: Option<RangeRecord>,
+        what: Extent,
     ) -> Result<(), RestoreError> {
         if self.found.is_some() {
             return Ok(());
@@ -175,9 +201,9 @@ impl Resume {
             format: Record::FORMAT,
             title: options.title().to_owned(),
             scope: ScopeRecord::of(options),
-            backup_place: target.storage.to_string(),
-            backup_sha256: source.sha256.clone(),
-            backup_ts: source.meta.head.backup_ts.0,
+            backup_place: origin.place.clone(),
+            backup_sha256: origin.digest.clone(),
+            backup_ts: origin.ts.0,
             progress_place: options.progress_storage.as_ref().map(ToString::to_string),
             began_unix_ms: self.cluster.rt().wall().0,
             rule_id: self.cluster.rt().uuid().to_string(),
@@ -186,8 +212,11 @@ impl Resume {
             first_id: owned.start,
             end_id: owned.end,
             paused: PausedInPd::default(),
-            is_range_own: range.is_some() && options.check_requirements,
-            range,
+            is_range_own: what.range.is_some() && options.check_requirements,
+            range: what.range,
+            point: what.point.map(PointRecord::of),
+            is_on_base: plan.is_on_base(),
+            keeps_placement: Some(options.keep_placement),
         };
         record.write(&self.cluster, &self.task).await?;
         kill_point("restore.record");
@@ -256,11 +285,11 @@ impl Resume {
 /// Refuses a restore of tables that another one has begun and not ended.
 pub(super) async fn check_others(
     cluster: &Cluster,
-    source: &Source,
+    origin: &Origin,
     options: &RestoreOptions,
     plan: &RestorePlan,
 ) -> Result<(), RestoreError> {
-    let mine = task_of(source, options);
+    let mine = task_of(origin, options);
     for (task, record) in read_all(cluster).await? {
         let is_other = task != mine;
         let shared = plan.tables.iter().find(|table| {
@@ -268,7 +297,7 @@ pub(super) async fn check_others(
             db.is_some_and(|db| record.scope.may_take(&db.name, &table.name))
         });
         if let (true, Some(shared)) = (is_other, shared) {
-            return Err(unfinished(&record, options, source, plan.full_name(shared)));
+            return Err(unfinished(&record, options, origin, plan.full_name(shared)));
         }
     }
     Ok(())
@@ -277,14 +306,14 @@ pub(super) async fn check_others(
 fn unfinished(
     record: &Record,
     options: &RestoreOptions,
-    source: &Source,
+    origin: &Origin,
     shared: String,
 ) -> RestoreError {
     let mut differences = Vec::new();
     if record.title != options.title() {
         differences.push(format!("command {}, not {}", record.title, options.title()));
     }
-    if record.backup_sha256 != source.sha256 {
+    if record.backup_sha256 != origin.digest {
         let place = &record.backup_place;
         differences.push(format!("another backup, that at {place}"));
     }
@@ -292,12 +321,16 @@ fn unfinished(
         record.scope.parameters(),
         ScopeRecord::of(options).parameters(),
     );
-    for (name, was) in &was {
-        if let Some(is) = is.get(name)
-            && is != was
-        {
-            differences.push(format!("{name} {was}, not {is}"));
-        }
+    differences.extend(different(&was, &is));
+    if let Some(was) = record.keeps_placement
+        && was != options.keep_placement
+    {
+        let mode = |keeps| if keeps { "STRICT" } else { "IGNORE" };
+        differences.push(format!(
+            "--with-tidb-placement-mode {}, not {}",
+            mode(was),
+            mode(options.keep_placement)
+        ));
     }
     RestoreError::Unfinished {
         title: record.title.clone(),
@@ -305,6 +338,38 @@ fn unfinished(
         shared,
         differences: differences.join("; "),
     }
+}
+
+/// Options that both have and that differ.
+fn different(
+    was: &BTreeMap<&'static str, String>,
+    is: &BTreeMap<&'static str, String>,
+) -> Vec<String> {
+    let both = was.iter().filter_map(|(name, was)| {
+        let is = is.get(name)?;
+        (is != was).then(|| format!("{name} {was}, not {is}"))
+    });
+    both.collect()
+}
+
+/// Refuses to go on to another point.
+fn same_point(record: &Record, point: Option<PointInTime>) -> Result<(), RestoreError> {
+    let parameters = |point: &Option<PointRecord>| {
+        point
+            .as_ref()
+            .map(PointRecord::parameters)
+            .unwrap_or_default()
+    };
+    let is = parameters(&point.map(PointRecord::of));
+    let differences = different(&parameters(&record.point), &is);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(RestoreError::OtherOptions {
+        title: record.title.clone(),
+        since: br_format::log::rfc3339(record.began_unix_ms),
+        differences: differences.join("; "),
+    })
 }
 
 async fn write_ids(store: &Store, ids: &TableIdMap) -> Result<(), RestoreError> {

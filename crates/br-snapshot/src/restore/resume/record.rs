@@ -9,13 +9,14 @@ use br_cluster::{
 };
 use br_rt::{Backoff, CancellationToken};
 use br_tidb::filter::TableFilter;
-use br_types::{Cf, Classify, KeyRange, Kind};
+use br_types::{Cf, Classify, ClusterId, KeyRange, Kind, TimeStamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
     super::{
+        changes::PointInTime,
         error::RestoreError,
         options::{RestoreOptions, Scope},
         source::Source,
@@ -63,6 +64,86 @@ pub(in super::super) struct Record {
     /// Where those keys are.
     #[serde(default)]
     pub(super) range: Option<RangeRecord>,
+    /// The log that comes on top.
+    #[serde(default)]
+    pub(super) point: Option<PointRecord>,
+    /// Whether it changes tables that were there before.
+    #[serde(default)]
+    pub(super) is_on_base: bool,
+    /// Whether placement policies are kept.
+    #[serde(default)]
+    pub(super) keeps_placement: Option<bool>,
+}
+
+/// A [`PointInTime`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct PointRecord {
+    log_place: String,
+    start_ts: u64,
+    restored_ts: u64,
+    newest_only: bool,
+}
+
+impl PointRecord {
+    pub(super) fn of(point: PointInTime) -> PointRecord {
+        PointRecord {
+            log_place: point.log_place,
+            start_ts: point.start_ts.0,
+            restored_ts: point.restored_ts.0,
+            newest_only: point.newest_only,
+        }
+    }
+
+    pub(super) fn point(&self) -> PointInTime {
+        PointInTime {
+            log_place: self.log_place.clone(),
+            start_ts: TimeStamp(self.start_ts),
+            restored_ts: TimeStamp(self.restored_ts),
+            newest_only: self.newest_only,
+        }
+    }
+
+    /// The options that tell two of them apart, by flag. The log may be another one of the same
+    /// cluster: what it has of the window is the same.
+    pub(super) fn parameters(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            ("--start-ts", self.start_ts.to_string()),
+            ("--restored-ts", self.restored_ts.to_string()),
+            ("--retain-latest-mvcc-version", self.newest_only.to_string()),
+        ])
+    }
+}
+
+/// What a restore begins with.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Which one it is: the SHA-256 of a backup's `backupmeta`, or words.
+    pub(in super::super) digest: String,
+    /// Where it is, for people.
+    pub(in super::super) place: String,
+    /// What it shows.
+    pub(in super::super) ts: TimeStamp,
+}
+
+impl Origin {
+    /// Where a restore of that cluster's log ended, into the cluster that is restored to.
+    pub fn of_earlier(log_of: ClusterId, ts: TimeStamp) -> Origin {
+        Origin {
+            digest: format!("the log of cluster {log_of} from {ts}"),
+            place: format!("an earlier restore, which ended at {ts}"),
+            ts,
+        }
+    }
+
+    /// A backup.
+    pub fn of(source: &Source) -> Origin {
+        Origin {
+            digest: source.sha256.clone(),
+            place: source.storage.to_string(),
+            ts: source.meta.head.backup_ts,
+        }
+    }
 }
 
 /// What is paused in PD, as it was before.
@@ -176,12 +257,12 @@ impl ScopeRecord {
 pub const CASE_SENSITIVE: &str = "--case-sensitive";
 
 /// Names a restore: of this backup, with these options.
-pub(super) fn task_of(source: &Source, options: &RestoreOptions) -> String {
+pub(in super::super) fn task_of(origin: &Origin, options: &RestoreOptions) -> String {
     let scope = ScopeRecord::of(options);
     let text = serde_json::json!([
         options.title(),
         scope,
-        source.sha256,
+        origin.digest,
         options.keep_placement,
     ]);
     let digest = Sha256::digest(text.to_string());

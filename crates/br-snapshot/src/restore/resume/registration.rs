@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use br_cluster::{Cluster, etcd::Lease};
 use br_format::log::rfc3339;
-use br_rt::{CancellationToken, ProcessName};
+use br_rt::{CancellationToken, ProcessName, kill_point};
 use serde::{Deserialize, Serialize};
 
 use super::super::error::RestoreError;
@@ -112,8 +112,29 @@ impl Registration {
         }
     }
 
+    /// Works while registered, whatever comes of it.
+    ///
+    /// # Errors
+    /// As [`Registration::start`]; the registration was lost; those of the work.
+    pub(in super::super) async fn with<T, E: From<RestoreError>>(
+        cluster: &Cluster,
+        claim: Claim<'_>,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let registration = Registration::start(cluster, claim).await?;
+        kill_point("restore.registered");
+        let outcome = tokio::select! {
+            biased;
+            outcome = work => outcome,
+            lost = registration.lost() => Err(lost.into()),
+        };
+        registration.end().await;
+        kill_point("restore.unregistered");
+        outcome
+    }
+
     /// Waits until the registration is lost.
-    pub(in super::super) async fn lost(&self) -> RestoreError {
+    async fn lost(&self) -> RestoreError {
         self.lease.lost().await;
         RestoreError::RegistrationLost
     }

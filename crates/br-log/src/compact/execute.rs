@@ -9,16 +9,18 @@ use br_format::{
         record::Records,
     },
 };
+use br_rt::kill_point;
 use br_types::{Cf, KeyRange, RawKey, TimeStamp};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{CompactError, CompactTarget, collect::Group};
-use crate::read::LogStorage;
+use crate::{read::LogStorage, scratch::ScratchDir};
 
 /// Makes SSTs.
 pub(super) struct Executor<'a> {
     pub(super) target: &'a CompactTarget,
+    pub(super) scratch: &'a ScratchDir,
     pub(super) log: LogStorage,
     pub(super) folder: &'a str,
     pub(super) from_ts: TimeStamp,
@@ -40,8 +42,7 @@ impl Executor<'_> {
         let rt = &self.target.rt;
         let cf = group.identity.cf;
         let ssts = self.target.ssts.clone();
-        let name = format!("br-compact-{}.sst", rt.uuid());
-        let path = self.target.temp_dir.join(name);
+        let path = self.scratch.new_path("sst");
         let made = rt
             .blocking(move || {
                 let made = make(cf, &inputs, &*ssts, &path);
@@ -81,6 +82,7 @@ impl Executor<'_> {
             cipher_iv: None,
         };
         self.target.storage.write(&name, content).await?;
+        kill_point("compact.sst");
         Ok(self.item(group, output, (min_ts, max_ts)))
     }
 

@@ -4,7 +4,7 @@
 //!
 //! # Objects it reads and writes
 //! The log's metadata and files; below `v1/compactions/{name}_{hash}` SST files and indices of
-//! them; at last one migration, by which readers heed both.
+//! them, with a lock while they are written; at last one migration, by which readers heed both.
 //!
 //! # Ordering and invariants
 //! SSTs before indices before the migration: until that is there, nothing has changed for readers.
@@ -13,15 +13,16 @@
 //! held, so that nobody merges them meanwhile.
 //!
 //! # Cancellation and failure
-//! Objects that were written stay, and no reader sees them; the next run with the same files writes
-//! to the same folder.
+//! What was written is removed; no reader has seen it.
 //!
 //! # After a crash
-//! The same; and the reader's lock stays until somebody removes it.
+//! No reader sees what was written. The next compaction removes it; of the same files it goes on with
+//! what is complete.
 
 mod collect;
 mod error;
 mod execute;
+mod folder;
 mod outcome;
 
 #[cfg(test)]
@@ -34,15 +35,15 @@ use br_format::log::{
     migration::{Compaction, Migration},
     names,
 };
-use br_rt::{CancellationToken, Phase, Progress, Rt, Unit};
+use br_rt::{CancellationToken, Phase, Progress, Rt, Unit, kill_point};
 use br_sst::SstFiles;
 use br_storage::Storage;
 use br_types::{StoreId, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
 pub use self::error::CompactError;
-use self::{collect::Collected, execute::Executor, outcome::edits};
-use crate::{Operator, migrate, read::LogStorage, storage_lock::LockRequest};
+use self::{collect::Collected, execute::Executor, folder::Folder, outcome::edits};
+use crate::{Operator, migrate, read::LogStorage, scratch::ScratchDir, storage_lock::LockRequest};
 
 /// Bytes of records of one SST, as in the official tool.
 pub const SUBCOMPACTION_BYTES: u64 = 128 << 20;
@@ -144,6 +145,7 @@ pub async fn compact(
         hint: "br log compact",
     };
     let lock = request.read_migrations().await?;
+    kill_point("compact.locked");
     lock.with(compact_locked(target, options, &request)).await
 }
 
@@ -163,52 +165,103 @@ async fn compact_locked(
         });
     }
     let collected = Collected::read(&log, options, until_ts).await?;
-    let mut summary = CompactSummary {
-        from_ts: options.from_ts,
-        until_ts,
-        ..CompactSummary::default()
-    };
     if collected.groups.is_empty() {
-        return Ok(summary);
+        folder::remove_left_behind(request).await;
+        return Ok(CompactSummary {
+            from_ts: options.from_ts,
+            until_ts,
+            ..CompactSummary::default()
+        });
     }
-    let (from_ts, hash) = (options.from_ts, collected.hash());
-    let folder = format!("{}/{}_{hash:016X}", names::COMPACTION_FOLDER, options.name);
-    let done = execute(target, options, &collected, &folder, (from_ts, until_ts)).await?;
-    let metas_size_bytes = write_indices(target, &folder, &done).await?;
-    let outputs = || done.iter().flat_map(|item| &item.outputs);
-    let least = |of: fn(&Subcompaction) -> TimeStamp| done.iter().map(of).min();
-    let compaction = Compaction {
+    let hash = collected.hash();
+    let name = format!("{}/{}_{hash:016X}", names::COMPACTION_FOLDER, options.name);
+    let folder = Folder::take(request, name).await?;
+    kill_point("compact.folder");
+    let prepared = prepare(target, options, &collected, &folder, until_ts).await;
+    let (summary, migration) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            folder.give_up().await;
+            return Err(error);
+        }
+    };
+    // Whatever the storage says of it now, the migration may be there: nothing is removed.
+    let name = migrate::append_beside_readers(request, &migration).await?;
+    kill_point("compact.migration");
+    folder.keep().await;
+    folder::remove_left_behind(request).await;
+    Ok(CompactSummary {
+        migration: name.to_name(),
+        ..summary
+    })
+}
+
+/// Writes everything but the migration, which it gives.
+async fn prepare(
+    target: &CompactTarget,
+    options: &CompactOptions,
+    collected: &Collected,
+    folder: &Folder,
+    until_ts: TimeStamp,
+) -> Result<(CompactSummary, Migration), CompactError> {
+    let (from_ts, name) = (options.from_ts, folder.name.as_str());
+    let mut compaction = Compaction {
         from_ts,
         until_ts,
         name: options.name.clone(),
         comments: comments(options, until_ts),
-        artifacts: format!("{folder}/metas"),
-        artifacts_hash: hash,
-        generated_files: format!("{folder}/outputs"),
-        input_min_ts: least(|item| item.input_min_ts).unwrap_or_default(),
-        input_max_ts: done
-            .iter()
-            .map(|item| item.input_max_ts)
-            .max()
-            .unwrap_or_default(),
-        metas_size_bytes,
-        ssts_size_bytes: outputs().map(|file| file.size_bytes).sum(),
+        artifacts: format!("{name}/metas"),
+        artifacts_hash: collected.hash(),
+        generated_files: format!("{name}/outputs"),
+        ..Compaction::default()
+    };
+    let log = LogStorage::new(target.storage.clone());
+    let done = match folder.is_prepared() {
+        true => log.subcompactions(&compaction).await?,
+        false => {
+            let range = (from_ts, until_ts);
+            let done = execute(target, options, collected, name, range).await?;
+            kill_point("compact.ssts");
+            write_indices(target, name, &done).await?;
+            folder.set_prepared(target.rt.wall().0).await?;
+            done
+        }
+    };
+    let outputs = || done.iter().flat_map(|item| &item.outputs);
+    let least = done.iter().map(|item| item.input_min_ts).min();
+    let greatest = done.iter().map(|item| item.input_max_ts).max();
+    compaction.input_min_ts = least.unwrap_or_default();
+    compaction.input_max_ts = greatest.unwrap_or_default();
+    compaction.metas_size_bytes = size_of(target, &compaction.artifacts).await?;
+    compaction.ssts_size_bytes = outputs().map(|file| file.size_bytes).sum();
+    let summary = CompactSummary {
+        from_ts,
+        until_ts,
+        folder: name.to_owned(),
+        migration: String::new(),
+        input_files: collected.files() as u64,
+        input_bytes: done.iter().map(|item| item.size_bytes).sum(),
+        output_files: outputs().count() as u64,
+        output_bytes: outputs().map(|file| file.size_bytes).sum(),
+        records: outputs().map(|file| file.stats.total_kvs).sum(),
     };
     let migration = Migration {
-        edits: edits(&collected),
+        edits: edits(collected),
         compactions: vec![compaction],
         creator: concat!("br ", env!("CARGO_PKG_VERSION"), " log compact").to_owned(),
         ..Migration::default()
     };
-    let name = migrate::append_beside_readers(request, &migration).await?;
-    summary.migration = name.to_name();
-    summary.folder = folder;
-    summary.input_files = collected.files() as u64;
-    summary.input_bytes = done.iter().map(|item| item.size_bytes).sum();
-    summary.output_files = outputs().count() as u64;
-    summary.output_bytes = outputs().map(|file| file.size_bytes).sum();
-    summary.records = outputs().map(|file| file.stats.total_kvs).sum();
-    Ok(summary)
+    Ok((summary, migration))
+}
+
+/// Bytes of all objects in a folder.
+async fn size_of(target: &CompactTarget, folder: &str) -> Result<u64, CompactError> {
+    let mut listed = target.storage.list(&format!("{folder}/"));
+    let mut bytes = 0;
+    while let Some(entry) = listed.try_next().await? {
+        bytes += entry.size_bytes;
+    }
+    Ok(bytes)
 }
 
 async fn execute(
@@ -220,7 +273,13 @@ async fn execute(
 ) -> Result<Vec<Subcompaction>, CompactError> {
     let bytes = collected.groups.iter().map(|group| group.bytes()).sum();
     let phase = Phase::start(&target.progress, "Compact Log", Unit::Bytes, bytes);
+    let scratch = ScratchDir::create(&target.rt, &target.temp_dir);
+    let scratch = scratch.map_err(|source| CompactError::LocalFile {
+        path: target.temp_dir.clone(),
+        source,
+    })?;
     let executor = Executor {
+        scratch: &scratch,
         target,
         log: LogStorage::new(target.storage.clone()),
         folder,
@@ -243,22 +302,21 @@ async fn execute(
     }
 }
 
-/// Writes the indices, and gives their bytes.
+/// Writes the indices.
 async fn write_indices(
     target: &CompactTarget,
     folder: &str,
     done: &[Subcompaction],
-) -> Result<u64, CompactError> {
+) -> Result<(), CompactError> {
     let batch = target.rt.uuid();
-    let mut bytes = 0;
     for (number, items) in done.chunks(SUBCOMPACTIONS_PER_META_MAX).enumerate() {
         let encoded = compaction::encode(items);
-        bytes += encoded.len() as u64;
         let suffix = names::COMPACTION_META_SUFFIX;
         let name = format!("{folder}/metas/batch_{batch}_{number}{suffix}");
         target.storage.write(&name, encoded).await?;
+        kill_point("compact.index");
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// What other tools want to know of a compaction, as the official tool writes it.

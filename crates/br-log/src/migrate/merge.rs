@@ -1,5 +1,5 @@
 use br_format::log::migration::{Migration, MigrationName, MigrationVersion};
-use br_rt::CancellationToken;
+use br_rt::{CancellationToken, kill_point};
 use br_storage::Storage;
 use br_types::TimeStamp;
 
@@ -116,12 +116,15 @@ pub(crate) async fn apply(
     }
     if !merge.layers.is_empty() {
         storage.write(&base, merge.base.encode()).await?;
+        kill_point("migrate.base");
     }
     for name in &merge.layers {
         check(cancel)?;
         storage.delete(&name.to_name()).await?;
+        kill_point("migrate.layer");
     }
     let left = carry_out(storage, cancel, merge.base.clone(), shift_ts).await?;
+    kill_point("migrate.carried_out");
     storage.write(&base, left.encode()).await?;
     // What a tool left behind that died while it wrote a base.
     storage

@@ -19,7 +19,8 @@
 //!
 //! # After a crash
 //! Metadata may name objects that are gone; no restore after the safe point asks for them. The next
-//! run finishes. The locks stay, and the next run says whose they are.
+//! run finishes. The locks stay: on the same machine the next run takes them away, elsewhere it says
+//! whose they are.
 
 mod error;
 mod run;

@@ -7,7 +7,7 @@ use br_format::log::{
     migration::Migration,
     names::{BLOCKLIST_FOLDER, TRUNCATE_SAFE_POINT},
 };
-use br_rt::{Phase, Progress, Unit};
+use br_rt::{Phase, Progress, Unit, kill_point};
 use br_storage::{Storage, StorageError};
 use br_types::TimeStamp;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -175,6 +175,7 @@ impl<'a> Truncation<'a> {
 
     async fn prepare(&mut self) -> Result<(), TruncateError> {
         self.locks.push(self.request.write_migrations().await?);
+        kill_point("truncate.locked");
         let looked = look(self.request.storage, &self.options).await?;
         (self.cut, self.merge, self.plan) = looked;
         Ok(())
@@ -198,6 +199,7 @@ impl<'a> Truncation<'a> {
     /// The storage failed or the work was cancelled; running it again finishes it.
     pub async fn run(self, progress: &Arc<dyn Progress>) -> Result<Truncated, TruncateError> {
         let result = self.work(progress).await;
+        kill_point("truncate.done");
         self.give_up().await;
         result
     }
@@ -209,11 +211,15 @@ impl<'a> Truncation<'a> {
             let text = encode_truncate_safe_point(self.plan.until);
             storage.write(TRUNCATE_SAFE_POINT, text).await?;
         }
+        kill_point("truncate.safe_point");
         remove_blocklists(storage, self.plan.until).await?;
+        kill_point("truncate.blocklists");
         if let Some(merge) = &self.merge {
             migrate::apply(storage, self.request.cancel, merge, self.cut.shift_ts).await?;
         }
+        kill_point("truncate.migrations");
         storage.delete_many(self.cut.empty.clone()).await?;
+        kill_point("truncate.empty");
         let phase = Phase::start(
             progress,
             "Truncating Data Files and Metadata",
@@ -258,6 +264,7 @@ impl<'a> Truncation<'a> {
             }
             match storage.delete(&group.path).await {
                 Ok(()) => {
+                    kill_point("truncate.object");
                     done.files += 1;
                     done.size_bytes = done.size_bytes.saturating_add(group.length);
                     phase.advance(1, group.length);
@@ -270,6 +277,7 @@ impl<'a> Truncation<'a> {
         }
         if done.files > 0 || is_old_and_empty {
             write_or_delete(storage, name, &kept).await?;
+            kill_point("truncate.meta");
         }
         Ok(done)
     }

@@ -286,3 +286,21 @@ async fn sorting_on_disk_changes_nothing() {
     check(log.path(), &options, "mark7").await;
     assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
 }
+
+/// No file of the log is held in memory: each is found again by its metadata.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
+async fn files_that_are_not_held_are_restored_too() {
+    let log = copy_of("log-compacted");
+    let mut options = point_options(ALL, mark("mark5"));
+    options.files_held_max = 0;
+    check(log.path(), &options, "mark5").await;
+    options.method = Method::Apply {
+        batch_files: 8,
+        batch_bytes: 16 << 20,
+        concurrency: 16,
+        send_credentials: SendCredentials::Yes,
+    };
+    let log = copy_of("log");
+    check(log.path(), &options, "mark5").await;
+}

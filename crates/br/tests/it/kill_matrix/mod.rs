@@ -1,9 +1,11 @@
-//! `kill -9` at each step of a backup, of a restore and of giving one up, then the same command again:
-//! the result is what it would have been, and PD is as it was before.
+//! `kill -9` at each step of a backup, of a restore, of giving one up, and of what is done to a log,
+//! then the same command again: the result is what it would have been, and PD is as it was before.
 //!
 //! Each case names a point (`HOLDFAST_KILL_AT`) and the pass at which the process dies. `make test`
 //! takes some of them; `HOLDFAST_KILL_MATRIX=all` takes all, `HOLDFAST_KILL_MATRIX=NAME` those of one
 //! point. `HOLDFAST_KILL_SEED` chooses others.
+
+mod log;
 
 use std::{
     collections::BTreeMap,
@@ -49,8 +51,25 @@ const RESTORE: &[&str] = &[
     "restore.data:1",
     "restore.schemas_part:1",
     "restore.schemas:1",
+    "restore.finished:1",
     "restore.record_removed:1",
     "restore.unregistered:1",
+];
+
+/// Steps of a restore that changes tables which are there.
+const INCREMENTAL: &[&str] = &[
+    "restore.registered:1",
+    "restore.ids_written:1",
+    "restore.record:1",
+    "restore.paused:1",
+    "restore.group_in:2",
+    "restore.group:4",
+    "restore.files:1",
+    "restore.data:1",
+    "restore.journal:1",
+    "restore.schemas_part:1",
+    "restore.schemas:1",
+    "restore.finished:1",
 ];
 
 const BACKUP: &[&str] = &[
@@ -178,12 +197,13 @@ fn check_state(case: &str, playground: &Playground, before: &BTreeMap<&'static s
 
 /// Every row of a backup, by file.
 fn rows(dir: &Path, backup: &str, out: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-    let (code, _, stderr) = br(
-        dir,
-        &[
-            "export", "-s", backup, "-o", out, "-f", "*.*", "-f", "!mysql.*",
-        ],
-    );
+    rows_with(dir, backup, out, &["-f", "*.*", "-f", "!mysql.*"])
+}
+
+/// Rows of a backup, by file, with more arguments of the export.
+fn rows_with(dir: &Path, backup: &str, out: &str, more: &[&str]) -> BTreeMap<PathBuf, Vec<u8>> {
+    let export = ["export", "-s", backup, "-o", out];
+    let (code, _, stderr) = br(dir, &[&export[..], more].concat());
     assert_eq!(code, 0, "{stderr}");
     let mut rows = BTreeMap::new();
     let mut folders = vec![dir.join(out)];
@@ -251,6 +271,41 @@ fn restores_that_are_killed_go_on() {
         assert_eq!(code, 0, "{case}: {stderr}");
         let found = rows(dir, "local://again", "found");
         assert!(found == expected, "{case}: other rows than in the backup");
+    }
+}
+
+#[test]
+fn incremental_restores_that_are_killed_go_on() {
+    let full = format!("local://{}", golden("full").display());
+    let incremental = format!("local://{}", golden("incremental").display());
+    let base = dir();
+    let filter = ["-f", "*.*", "-f", "!mysql.*"];
+    let both = [&filter[..], &["--incremental", &incremental]].concat();
+    let expected = rows_with(base.path(), &full, "expected", &both);
+    assert!(expected.len() > 10, "{:?}", expected.keys());
+    for case in cases(INCREMENTAL) {
+        let dir = dir();
+        let dir = dir.path();
+        let playground = Playground::start(dir);
+        let pd = playground.pd.as_str();
+        let before = state(&playground);
+        let restore = |of| ["restore", "full", "-u", pd, "-s", of, "--pause-lease", "5s"];
+        let (code, _, stderr) = br(dir, &restore(&full));
+        assert_eq!(code, 0, "{stderr}");
+        let more = ["--merge-region-key-count", "500"];
+        let restore = [&restore(&incremental)[..], &more].concat();
+        killed_at(dir, case, &restore);
+        let (code, _, stderr) = br(dir, &restore);
+        assert_eq!(code, 0, "{case}: {stderr}");
+        check_state(case, &playground, &before);
+        let again = ["backup", "full", "-u", pd, "-s", "local://again"];
+        let (code, _, stderr) = br(dir, &again);
+        assert_eq!(code, 0, "{case}: {stderr}");
+        let found = rows(dir, "local://again", "found");
+        assert!(found == expected, "{case}: other rows than in the backups");
+        let (code, _, stderr) = br(dir, &["abort", "restore", "full", "-u", pd]);
+        assert_eq!(code, 2, "{case}: {stderr}");
+        assert!(!stderr.contains("there is:"), "{case}: {stderr}");
     }
 }
 

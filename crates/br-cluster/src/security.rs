@@ -81,7 +81,11 @@ impl Security {
     /// # Errors
     /// A file is not PEM, or certificate and key do not fit.
     pub(crate) fn rustls(&self) -> Result<rustls::ClientConfig, SecurityError> {
-        let roots = self.roots()?;
+        // Without TLS nobody is asked for a certificate.
+        let roots = match self.is_tls() {
+            true => self.roots()?,
+            false => rustls::RootCertStore::empty(),
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -124,6 +124,11 @@ impl Classify for RpcError {
     fn next_step(&self) -> Option<String> {
         match self {
             RpcError::BadAddress { .. } => Some("Write it as host:port".into()),
+            RpcError::Connect { cause, .. } if cause.contains("ertificate") => Some(
+                "Check --ca, --cert and --key: who signed the certificates, and that none has \
+                 expired"
+                    .into(),
+            ),
             RpcError::Connect { address, .. } | RpcError::Timeout { address, .. } => Some(format!(
                 "Check that {address} is up and reachable from here"
             )),

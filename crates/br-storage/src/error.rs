@@ -67,6 +67,9 @@ pub enum Failure {
     /// error kind, because the official tool looks for it in a store's answer.
     #[error("Io error, NotFound: {0}")]
     NotFound(String),
+    /// There is no such bucket or container.
+    #[error("there is no such bucket or container")]
+    NoBucket,
     /// It is there already, and was to be new.
     #[error("it exists already")]
     AlreadyExists,
@@ -128,7 +131,8 @@ impl Classify for Failure {
             | Failure::Truncated { .. }
             | Failure::TooLarge { .. }
             | Failure::BadName(_) => Kind::Data,
-            Failure::PermissionDenied(_)
+            Failure::NoBucket
+            | Failure::PermissionDenied(_)
             | Failure::DiskFull(_)
             | Failure::Settings(_)
             | Failure::Refused(_) => Kind::Invalid,
@@ -147,7 +151,7 @@ impl Classify for StorageError {
     fn code(&self) -> Code {
         match self.failure {
             Failure::PermissionDenied(_) => Code::STORAGE_INVALID_PERMISSION,
-            Failure::Settings(_) => Code::STORAGE_INVALID_CONFIG,
+            Failure::Settings(_) | Failure::NoBucket => Code::STORAGE_INVALID_CONFIG,
             Failure::NotFound(_) if self.operation == Operation::Open => {
                 Code::STORAGE_INVALID_CONFIG
             }
@@ -161,6 +165,7 @@ impl Classify for StorageError {
     fn next_step(&self) -> Option<String> {
         let step = match self.failure {
             Failure::NotFound(_) => "check that the storage URL is the one the data was written to",
+            Failure::NoBucket => "make it, or correct its name or the region in the storage URL",
             Failure::AlreadyExists => "choose a target that nobody else uses",
             Failure::PermissionDenied(_) => {
                 "give the process read and write access, or pass other credentials"
@@ -183,7 +188,14 @@ impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Failure {
         use object_store::Error as E;
         let text = innermost(&error);
+        let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
+        if says(OTHER_REGION) {
+            return Failure::Settings(
+                "the bucket is in another region than the one that is set".to_owned(),
+            );
+        }
         match &error {
+            E::NotFound { .. } if says(NO_BUCKET) => Failure::NoBucket,
             E::NotFound { .. } => Failure::NotFound(text),
             E::AlreadyExists { .. } | E::Precondition { .. } => Failure::AlreadyExists,
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
@@ -196,6 +208,17 @@ impl From<object_store::Error> for Failure {
         }
     }
 }
+
+/// What servers say of a bucket that is not there: S3, Azure, GCS.
+const NO_BUCKET: &[&str] = &["NoSuchBucket", "ContainerNotFound", "bucket does not exist"];
+
+/// What S3 says of a request to the wrong region, and object_store of an answer that says only where
+/// else to ask.
+const OTHER_REGION: &[&str] = &[
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "incorrectly configured region",
+];
 
 /// Failures that object_store does not tell apart: found by what lies below them.
 fn of_generic(error: &object_store::Error, text: String) -> Failure {
@@ -253,13 +276,25 @@ fn innermost(error: &object_store::Error) -> String {
     while let Some(source) = deepest.source() {
         deepest = source;
     }
-    let text = deepest.to_string();
-    // Answers of servers are pages of XML at times; the start has the reason.
+    // An answer without anything to read.
     const TEXT_CHARS_MAX: usize = 400;
-    text.chars()
+    let text = deepest.to_string();
+    without_markup(&text)
+        .unwrap_or(text)
+        .chars()
         .take(TEXT_CHARS_MAX)
         .map(|c| if c == '\n' { ' ' } else { c })
         .collect()
+}
+
+/// The text of an error with the answer's code and message in the place of the XML or JSON that they
+/// stand in.
+fn without_markup(text: &str) -> Option<String> {
+    let start = text.find(['<', '{'])?;
+    let (before, answer) = text.split_at_checked(start)?;
+    let before = before.trim_end_matches([' ', ':']);
+    let reason = crate::aws::reason(answer)?;
+    Some(format!("{before}: {reason}"))
 }
 
 #[cfg(test)]
@@ -303,6 +338,25 @@ mod tests {
             status_in("Server returned non-2xx status code: 503 Service"),
             Some(503)
         );
+    }
+
+    #[test]
+    fn answers_are_readable() {
+        let missing = |text: &str| {
+            Failure::from(object_store::Error::NotFound {
+                path: "a".into(),
+                source: text.to_owned().into(),
+            })
+        };
+        let xml = "status code: 404 Not Found: <?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code>\
+                   <Message>It is not there.</Message></Error>";
+        let readable = "status code: 404 Not Found: NoSuchKey: It is not there.";
+        assert_eq!(missing(xml), Failure::NotFound(readable.into()));
+        assert_eq!(missing(&xml.replace("Key", "Bucket")), Failure::NoBucket);
+        let json = r#"status code: 404 Not Found: {"error":{"code":404,"message":"Not Found"}}"#;
+        let readable = "status code: 404 Not Found: 404: Not Found";
+        assert_eq!(missing(json), Failure::NotFound(readable.into()));
+        assert_eq!(error(Failure::NoBucket).kind(), Kind::Invalid);
     }
 
     #[test]

@@ -310,11 +310,20 @@ fn a_wrong_key_is_told_from_damage() {
         (Kind::Invalid, Code::INVALID_ARGUMENT)
     );
     let error = BackupMeta::decode(bytes, &Crypter::plaintext(), Compatibility::Strict);
+    assert!(matches!(error, Err(MetaError::NoKey { .. })), "{error:?}");
+    assert_eq!(error.err().map(|error| error.kind()), Some(Kind::Invalid));
+    let plain: Bytes = golden("full/backupmeta").into();
+    // Damaged, and as little random as before.
+    let damaged = [&[0xFF; 40][..], plain.get(40..).unwrap()].concat();
+    let error = BackupMeta::decode(
+        damaged.into(),
+        &Crypter::plaintext(),
+        Compatibility::Strict,
+    );
     assert!(
         matches!(error, Err(MetaError::Malformed { .. })),
         "{error:?}"
     );
-    let plain: Bytes = golden("full/backupmeta").into();
     let error = BackupMeta::decode(plain, &wrong, Compatibility::Strict).unwrap_err();
     assert_eq!(
         error,

@@ -108,13 +108,18 @@ impl Caller {
     }
 }
 
-/// Code and message of an error, which these services give as XML or as JSON.
-fn reason(text: &str) -> Option<String> {
+/// Code and message of an error, which services give as XML or as JSON.
+pub(crate) fn reason(text: &str) -> Option<String> {
     if let Some(code) = element(text, "Code") {
         let message = element(text, "Message").unwrap_or_default();
         return Some(format!("{code}: {message}"));
     }
-    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    let json: serde_json::Value = serde_json::from_str(text.trim()).ok()?;
+    // Google's form.
+    if let Some(error) = json.get("error") {
+        let message = error.get("message").and_then(serde_json::Value::as_str)?;
+        return Some(format!("{}: {message}", error.get("code")?));
+    }
     let field = |name: &str| json.get(name).and_then(serde_json::Value::as_str);
     let code = field("__type")?;
     let code = code.rsplit('#').next().unwrap_or(code);

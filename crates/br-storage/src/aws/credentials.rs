@@ -2,11 +2,20 @@
 //! settings, a profile that is named, the environment's keys, the token of a pod, the profile
 //! `default`, and the metadata of container or machine; with them a role, if one is named.
 
-use std::{env, sync::Arc};
+use std::{
+    env,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use br_rt::Rt;
 use object_store::{
-    StaticCredentialProvider,
+    CredentialProvider, RetryConfig, StaticCredentialProvider,
     aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider},
 };
 
@@ -15,6 +24,11 @@ use super::{
     sts::{Identity, Role, Sts},
 };
 use crate::{Failure, S3Options, Secret};
+
+/// Where there is a service with metadata, it answers at once.
+const METADATA_RETRIES_MAX: usize = 2;
+/// And where there is none, that shall be known soon.
+const METADATA_RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the settings say about credentials.
 #[derive(Clone, Debug, Default)]
@@ -192,10 +206,61 @@ impl Chain<'_> {
             // Metadata of containers, pods and machines, which the client knows how to ask.
             Source::Elsewhere => {
                 crate::install_tls_provider();
+                let retry = RetryConfig {
+                    max_retries: METADATA_RETRIES_MAX,
+                    retry_timeout: METADATA_RETRY_TIMEOUT,
+                    ..RetryConfig::default()
+                };
                 let store = AmazonS3Builder::from_env()
                     .with_bucket_name("unused")
+                    .with_retry(retry)
                     .build()?;
-                store.credentials().clone()
+                Arc::new(Metadata {
+                    service: store.credentials().clone(),
+                    has_answered: AtomicBool::new(false),
+                })
+            }
+        })
+    }
+}
+
+/// Credentials of the container or machine. If its service has never answered, there are none.
+#[derive(Debug)]
+struct Metadata {
+    service: AwsCredentialProvider,
+    has_answered: AtomicBool,
+}
+
+/// The trait is written for a macro; this is the type that the macro makes.
+type Answer<'a> =
+    Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'a>>;
+
+impl CredentialProvider for Metadata {
+    type Credential = AwsCredential;
+
+    fn get_credential<'a, 'b>(&'a self) -> Answer<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async {
+            let answer = self.service.get_credential().await;
+            let had_answered = self.has_answered.load(Ordering::Relaxed);
+            match answer {
+                Ok(credential) => {
+                    self.has_answered.store(true, Ordering::Relaxed);
+                    Ok(credential)
+                }
+                Err(error) if had_answered => Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "there is no service with metadata");
+                    let why = "no credentials are found: neither in the URL, in the environment, in \
+                               a profile, nor in the metadata of this machine";
+                    Err(object_store::Error::Generic {
+                        store: "S3",
+                        source: Box::new(Failure::PermissionDenied(why.to_owned())),
+                    })
+                }
             }
         })
     }

@@ -6,5 +6,6 @@ mod kms;
 mod profile;
 mod sts;
 
+pub(crate) use call::reason;
 pub(crate) use credentials::{lasting_keys, provider};
 pub use kms::{Kms, KmsDataKey, KmsError};

@@ -13,28 +13,23 @@ pub(super) fn open(
     options: &AzureOptions,
 ) -> Result<Clients<MicrosoftAzure>, Failure> {
     let headers = ExtraHeaders::new("x-ms-encryption-scope", &options.encryption_scope)?;
-    let explicit = !options.sas_token.is_empty() || !options.account_key.is_empty();
-    let mut builder = if explicit {
-        MicrosoftAzureBuilder::new()
-    } else {
-        MicrosoftAzureBuilder::from_env()
+    let mut builder = credentials(options)?;
+    let account = match options.account_name.as_str() {
+        "" => variable("AZURE_STORAGE_ACCOUNT"),
+        name => Some(name.to_owned()),
     };
-    if !options.sas_token.is_empty() {
-        let pairs = split_sas(options.sas_token.reveal()).map_err(settings)?;
-        builder = builder.with_sas_authorization(pairs);
-    } else if !options.account_key.is_empty() {
-        builder = builder.with_access_key(options.account_key.reveal());
-    }
-    if !options.account_name.is_empty() {
-        builder = builder.with_account(&options.account_name);
-    } else if explicit && let Ok(account) = std::env::var("AZURE_STORAGE_ACCOUNT") {
+    if let Some(account) = account {
         builder = builder.with_account(account);
     }
     if !options.endpoint.is_empty() {
         builder = builder.with_endpoint(options.endpoint.trim_end_matches('/').to_owned());
     }
-    if !options.encryption_key.is_empty() {
-        builder = builder.with_encryption_key(options.encryption_key.reveal());
+    let encryption_key = match options.encryption_key.reveal() {
+        "" => variable("AZURE_ENCRYPTION_KEY"),
+        key => Some(key.to_owned()),
+    };
+    if let Some(key) = encryption_key {
+        builder = builder.with_encryption_key(key);
     }
     let account = builder.get_config_value(&AzureConfigKey::AccountName);
     let builder = builder
@@ -45,4 +40,28 @@ pub(super) fn open(
     let credentials = clients.patient.credentials().clone();
     headers.signed_by(Signer::Azure(credentials, account.unwrap_or_default()));
     Ok(clients)
+}
+
+/// A builder with the credentials of the settings, or else of the environment: those of an
+/// application go before a key, as in the official tool.
+fn credentials(options: &AzureOptions) -> Result<MicrosoftAzureBuilder, Failure> {
+    if !options.sas_token.is_empty() {
+        let pairs = split_sas(options.sas_token.reveal()).map_err(settings)?;
+        return Ok(MicrosoftAzureBuilder::new().with_sas_authorization(pairs));
+    }
+    if !options.account_key.is_empty() {
+        return Ok(MicrosoftAzureBuilder::new().with_access_key(options.account_key.reveal()));
+    }
+    let builder = MicrosoftAzureBuilder::from_env();
+    let is_application = ["AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET"]
+        .into_iter()
+        .all(|name| variable(name).is_some());
+    Ok(match variable("AZURE_STORAGE_KEY") {
+        Some(key) if !is_application => builder.with_access_key(key),
+        _ => builder,
+    })
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

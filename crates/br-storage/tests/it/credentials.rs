@@ -1,7 +1,7 @@
 //! Keys that are right and wrong, on servers that check them.
 
 use br_rt::Rt;
-use br_storage::{Backend, Kms, Secret, Storage, StorageError, StorageOptions};
+use br_storage::{Backend, Failure, Kms, Secret, Storage, StorageError, StorageOptions};
 use br_types::{Classify, Code, Kind};
 use test_servers::{Azurite, Moto};
 
@@ -80,7 +80,8 @@ fn missing_buckets_are_told() {
         .url_by(address, "p")
         .replace(BUCKET, "no-such-bucket");
     let error = failure(&url);
-    assert!(error.is_not_found(), "{error}");
+    assert_eq!(error.failure, Failure::NoBucket, "{error}");
+    assert_eq!(error.kind(), Kind::Invalid);
     let backend = Backend::parse(&url, &StorageOptions::default()).expect("a backend");
     assert!(!format!("{backend:?}").contains("access-key=k"));
 }

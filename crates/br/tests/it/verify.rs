@@ -131,6 +131,7 @@ fn wrong_input_ends_with_2() {
             ],
             "this key and method",
         ),
+        (vec!["-s", &encrypted], "no key was given"),
         (vec!["-s", &encrypted, "--sample", "0%"], "more than 0%"),
         (vec!["-s", &encrypted, "--depth", "deep"], "deep"),
     ] {

@@ -139,7 +139,8 @@ impl Security {
                 .add(certificate)
                 .map_err(|error| unusable("CA file", &error))?;
         }
-        match roots.is_empty() {
+        // Without TLS there is no file, and nothing to trust.
+        match self.is_tls() && roots.is_empty() {
             true => Err(unusable("CA file", &"it has no certificate")),
             false => Ok(roots),
         }
@@ -167,5 +168,23 @@ fn unusable(what: &'static str, cause: &dyn fmt::Display) -> SecurityError {
     SecurityError {
         what,
         cause: cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_needs_no_certificates() {
+        let plain = Security::default();
+        assert!(plain.rustls().is_ok());
+        assert!(plain.server().unwrap().is_none());
+        let empty = Security {
+            ca_pem: Some(Vec::new()),
+            identity: None,
+        };
+        assert!(empty.rustls().is_err());
+        assert!(empty.server().is_err());
     }
 }

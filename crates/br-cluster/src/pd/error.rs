@@ -114,6 +114,11 @@ impl Classify for PdError {
         match self {
             PdError::Rpc(error) => error.next_step(),
             PdError::Http(error) => error.next_step(),
+            PdError::NoLeader { cause, .. } if cause.contains("ertificate") => Some(
+                "Check --ca, --cert and --key: who signed the certificates, and that none has \
+                 expired"
+                    .into(),
+            ),
             PdError::NoLeader { .. } => {
                 Some("Check the addresses given with --pd, and that PD has a leader".into())
             }

@@ -34,8 +34,9 @@ where
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let _ = sender.send(listener.local_addr().unwrap().to_string());
             tokio::select! {
-                () = accept(listener, answer) => {}
+                biased;
                 _ = stopped => {}
+                () = accept(listener, answer) => {}
             }
         });
     });

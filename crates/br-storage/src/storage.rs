@@ -38,12 +38,13 @@ mod tests;
 /// is read whole, end at 2 GiB.
 pub const READ_BYTES_MAX: u64 = 2 << 30;
 
-/// Retries above those of HTTP: enough for a restart of the storage, short enough that a wrong
+/// Retries above those of HTTP: enough for a restart of the storage, and for one that refuses every
+/// other request over hours of work; short enough that a wrong
 /// address is noticed within a minute.
 const RETRY: RetryPolicy = RetryPolicy {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(5),
-    attempts_max: 5,
+    attempts_max: 10,
     elapsed_max: Duration::from_secs(60),
 };
 

@@ -18,6 +18,7 @@ use br_tidb::table_key::{record_prefix, record_range, table_prefix, table_range}
 use br_types::{Cf, KeyRange, TimeStamp};
 
 use crate::DrillError;
+use crate::indexes;
 use crate::rehearse::{Compared, What, Work};
 
 /// Checksum requests of one table at a time: there is one machine.
@@ -107,6 +108,7 @@ async fn at_point(
         expected,
         found: KvStats::default(),
     }));
+    compared.extend(indexes::compare(work, plan).await?);
     Ok(compared)
 }
 
@@ -141,7 +143,9 @@ async fn sums(
             let new = plan.ids.get(*old)?;
             let (range, before, after) = match what {
                 What::AllKeys => (table_range(new), table_prefix(*old), table_prefix(new)),
-                What::Rows => (record_range(new), record_prefix(*old), record_prefix(new)),
+                What::Rows | What::IndexKeys => {
+                    (record_range(new), record_prefix(*old), record_prefix(new))
+                }
             };
             Some(ChecksumRange {
                 range,

@@ -1,12 +1,14 @@
 use std::path::PathBuf;
 
-use br_cluster::PdError;
+use br_catalog::CatalogError;
+use br_cluster::{KvError, PdError};
 use br_embed::ClusterError;
 use br_inspect::{export::ExportError, verify::VerifyError};
 use br_log::{read::LogReadError, restore::PointError};
 use br_snapshot::{backup::BackupError, checksum::ChecksumError, restore::RestoreError};
 use br_storage::StorageError;
 use br_tidb::filter::FilterError;
+use br_tidb::row::RowError;
 use br_types::{Classify, Code, Kind, TimeStamp};
 
 /// A rehearsal that did not come to its end. Tables that came out different are no error, but part
@@ -28,6 +30,15 @@ pub enum DrillError {
     /// Its PD.
     #[error("the cluster of the rehearsal: {0}")]
     Pd(#[from] PdError),
+    /// What was restored, as it was read.
+    #[error("what was restored could not be read back: {0}")]
+    Read(#[from] KvError),
+    /// Its schemas.
+    #[error("what was restored could not be read back: {0}")]
+    Schemas(#[from] CatalogError),
+    /// One of its rows.
+    #[error("what was restored could not be read back: {0}")]
+    Row(#[from] RowError),
     /// The restore of the backup.
     #[error("the rehearsed restore failed: {0}")]
     Restore(#[from] RestoreError),
@@ -90,6 +101,9 @@ impl DrillError {
             DrillError::Log(error) => error,
             DrillError::Cluster(error) => error,
             DrillError::Pd(error) => error,
+            DrillError::Read(error) => error,
+            DrillError::Schemas(error) => error,
+            DrillError::Row(error) => error,
             DrillError::Restore(error) => error,
             DrillError::Point(error) => error,
             DrillError::Checksum(error) => error,

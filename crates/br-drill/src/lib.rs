@@ -12,7 +12,8 @@
 //!
 //! # Ordering and invariants
 //! What is compared is not computed by what is tested: rows at a point come from the offline reader
-//! of backup and log, those of a backup alone from the sums that the stores wrote into its index.
+//! of backup and log, those of a backup alone from the sums that the stores wrote into its index. Keys
+//! of indexes at a point are made from the rows once more.
 //!
 //! # Cancellation
 //! That of the restore; the cluster is stopped and its folder removed.
@@ -24,6 +25,7 @@ mod clock;
 mod compare;
 mod drill;
 mod error;
+mod indexes;
 mod rehearse;
 mod scratch;
 mod site;

@@ -70,12 +70,14 @@ pub enum What {
     AllKeys,
     /// Rows.
     Rows,
+    /// The keys of an index.
+    IndexKeys,
 }
 
 /// A table, or all keys of a backup without tables, before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
-    /// The table; `(all keys)` if there are no tables.
+    /// The table, with the index if it is one; `(all keys)` if there are no tables.
     pub name: String,
     /// What was compared.
     pub what: What,

@@ -319,13 +319,13 @@ fn rehearsal_text(done: &Rehearsal) {
         ));
     }
     let same = done.compared.len() - done.differences().count();
-    let what = match done.compared.first().map(|one| one.what) {
-        Some(What::Rows) => "rows",
-        _ => "rows and index entries",
+    let count = |what| done.compared.iter().filter(|one| one.what == what).count();
+    let what = match (count(What::Rows), count(What::IndexKeys)) {
+        (0, _) => format!("rows and index entries of {} tables", done.compared.len()),
+        (tables, indexes) => format!("rows of {tables} tables and keys of {indexes} indexes"),
     };
     print(&format_args!(
-        "  compared {what} of {} tables in {}: {same} are the same",
-        done.compared.len(),
+        "  compared {what} in {}: {same} are the same",
         go_duration(done.compare_took)
     ));
     for one in done.differences() {

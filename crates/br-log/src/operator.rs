@@ -1,3 +1,5 @@
+use br_rt::ProcessName;
+
 /// Who does something to a log backup, for those who find traces of it later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
@@ -10,12 +12,10 @@ pub struct Operator {
 impl Operator {
     /// This process on this host.
     pub fn this() -> Operator {
+        let process = ProcessName::current();
         Operator {
-            host: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
-            pid: std::process::id(),
+            host: process.host,
+            pid: process.pid,
         }
     }
 }

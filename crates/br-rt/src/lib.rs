@@ -14,7 +14,7 @@ mod rt;
 
 pub use kill_point::{arm_kill_point, kill_point};
 pub use net::{Connection, Listener, Network, NetworkFaults};
-pub use process::ProcessName;
+pub use process::{ProcessName, play_process};
 pub use progress::{Phase, PhaseId, Progress, Silent, Unit};
 pub use rate_limit::RateLimit;
 pub use retry::{Backoff, RetryPolicy};

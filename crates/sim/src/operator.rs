@@ -16,6 +16,8 @@ const ATTEMPTS_MAX: usize = 60;
 const KILLS_MAX: usize = 3;
 /// A command that lives as long as this is not killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(4);
+/// Above all numbers that processes can have.
+const FIRST_PID: u32 = 1 << 30;
 /// Between two runs; less than the leases of a command that died.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -47,7 +49,12 @@ impl Operator<'_> {
                 true => KILLED_WITHIN.mul_f64(rng.random()),
                 false => Duration::MAX,
             };
-            match self.rt.timeout(lives, Box::pin(command())).await {
+            // Another process each time: what the last one left is that of a dead one.
+            let pid = u64::from(FIRST_PID) + self.rt.random_below(u64::from(FIRST_PID));
+            br_rt::play_process(u32::try_from(pid).unwrap_or(FIRST_PID));
+            let outcome = self.rt.timeout(lives, Box::pin(command())).await;
+            br_rt::play_process(0);
+            match outcome {
                 Err(_) => self
                     .trace
                     .note(format_args!("{name}: killed in run {attempt}")),

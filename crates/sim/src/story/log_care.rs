@@ -51,11 +51,11 @@ async fn truncate(
     let until = TimeStamp(rng.random_range(bounds.min_ts.0..=history.backup_ts.0));
     operator.trace.note(format_args!("truncate until {until}"));
     let storage = claim.log.open(rt).await?;
-    let person = Person::this();
     let never = CancellationToken::new();
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     let clean_up_compactions = rng.random();
     let command = async || {
+        let person = Person::this();
         let request = LockRequest {
             storage: &storage,
             rt,

@@ -7,9 +7,10 @@
 //! tell only where tables come from and which are gone.
 //!
 //! # Ordering and invariants
-//! A table goes on from the one with its id, if that has its name or a DDL job names the id; else
-//! from the one with its name, unless a DDL job made the table. Everything else has to be made by a
-//! DDL job: a table without an origin means that the backup before was not restored here.
+//! Ids mean nothing by themselves: those of the cluster may be others, and belong to other tables. A
+//! table goes on from the one that has the name which it had at the backup before; the DDL jobs tell
+//! that name, and which tables were made since. A table with neither means that the backup before was
+//! not restored here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -21,18 +22,32 @@ use serde::Deserialize;
 
 use super::{
     error::RestoreError,
-    plan::{ExistingTable, RestorePlan},
+    plan::{ExistingTable, PlannedTable, RestorePlan},
     source::Source,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Kinds of DDL jobs, as TiDB numbers them.
 mod kind {
     pub(super) const DROP_DATABASE: i64 = 2;
+    pub(super) const CREATE_TABLE: i64 = 3;
     pub(super) const DROP_TABLE: i64 = 4;
     pub(super) const TRUNCATE_TABLE: i64 = 11;
+    pub(super) const RENAME_TABLE: i64 = 14;
+    pub(super) const CREATE_VIEW: i64 = 21;
     pub(super) const DROP_VIEW: i64 = 24;
+    pub(super) const CREATE_SEQUENCE: i64 = 34;
     pub(super) const DROP_SEQUENCE: i64 = 36;
+    pub(super) const RENAME_TABLES: i64 = 47;
+    pub(super) const CREATE_TABLES: i64 = 60;
+    pub(super) const ALTER_PARTITIONING: i64 = 71;
+    pub(super) const REMOVE_PARTITIONING: i64 = 72;
 }
+
+/// Database and table, in lower case.
+type Name = (String, String);
 
 #[derive(Deserialize)]
 struct Job {
@@ -47,10 +62,24 @@ struct Job {
     #[serde(default)]
     table_name: String,
     binlog: Option<Binlog>,
+    /// Of a RENAME: old name, new name, and so on.
+    #[serde(rename = "involving_schema_info")]
+    involved: Option<Vec<Involved>>,
+    raw_args: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Involved {
+    #[serde(default)]
+    database: String,
+    #[serde(default)]
+    table: String,
 }
 
 #[derive(Deserialize)]
 struct Binlog {
+    #[serde(rename = "FinishedTS", default)]
+    finished_ts: u64,
     #[serde(rename = "TableInfo")]
     table: Option<Named>,
     #[serde(rename = "MultipleTableInfos")]
@@ -71,23 +100,105 @@ impl Job {
         one.chain(many).map(|table| TableId(table.id))
     }
 
+    fn finished_ts(&self) -> u64 {
+        self.binlog.as_ref().map_or(0, |binlog| binlog.finished_ts)
+    }
+
+    /// Tables that were not there before the job.
+    fn made(&self) -> Vec<TableId> {
+        use kind::{
+            ALTER_PARTITIONING, CREATE_SEQUENCE, CREATE_TABLE, CREATE_TABLES, CREATE_VIEW,
+            REMOVE_PARTITIONING, TRUNCATE_TABLE,
+        };
+        let own = TableId(self.table_id);
+        match self.kind {
+            CREATE_TABLE | CREATE_TABLES | CREATE_VIEW | CREATE_SEQUENCE => {
+                self.results().chain([own]).collect()
+            }
+            TRUNCATE_TABLE | ALTER_PARTITIONING | REMOVE_PARTITIONING => {
+                self.results().filter(|id| *id != own).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Partitions that were not there before a TRUNCATE.
+    fn made_partitions(&self) -> impl Iterator<Item = TableId> + '_ {
+        let ids = self.raw_args.as_ref();
+        let ids = ids.and_then(|args| args.get("new_partition_ids")?.as_array());
+        ids.into_iter()
+            .flatten()
+            .filter_map(|id| id.as_i64().map(TableId))
+    }
+
+    /// The names that tables had before the job.
+    fn names_before(&self) -> Vec<(TableId, Name)> {
+        let involved = self.involved.as_deref().unwrap_or_default();
+        let olds = involved.iter().step_by(2);
+        let mut olds = olds.map(|old| (old.database.to_lowercase(), old.table.to_lowercase()));
+        let own = (
+            self.schema_name.to_lowercase(),
+            self.table_name.to_lowercase(),
+        );
+        match self.kind {
+            kind::RENAME_TABLES => self.results().zip(olds).collect(),
+            // The database that the job names is the new one.
+            kind::RENAME_TABLE => {
+                let old = olds.next().filter(|(_, table)| *table == own.1);
+                vec![(TableId(self.table_id), old.unwrap_or(own))]
+            }
+            _ => vec![(TableId(self.table_id), own)],
+        }
+    }
+
     fn drops_table(&self) -> bool {
         use kind::{DROP_SEQUENCE, DROP_TABLE, DROP_VIEW, TRUNCATE_TABLE};
         [DROP_TABLE, DROP_VIEW, DROP_SEQUENCE, TRUNCATE_TABLE].contains(&self.kind)
     }
 }
 
+/// What DDL jobs tell of tables of the backup.
+#[derive(Default)]
+struct Past {
+    /// Those that were not there at the backup before.
+    made: HashSet<TableId>,
+    /// Partitions that were made since, with the names of others.
+    made_partitions: HashSet<TableId>,
+    /// The names at that time of those that a job changed.
+    names: HashMap<TableId, Name>,
+}
+
+impl Past {
+    /// `jobs` are in the order in which they took effect.
+    fn of(jobs: &[Job]) -> Past {
+        let mut past = Past::default();
+        for job in jobs {
+            let made = job.made();
+            let is_old = |id: &TableId| !past.names.contains_key(id);
+            let made: Vec<_> = made.into_iter().filter(is_old).collect();
+            past.made.extend(made);
+            past.made_partitions.extend(job.made_partitions());
+            for (id, name) in job.names_before() {
+                if !past.made.contains(&id) {
+                    past.names.entry(id).or_insert(name);
+                }
+            }
+        }
+        past
+    }
+}
+
 /// The tables of the cluster, found by id and by name.
 struct Base {
     by_id: HashMap<TableId, Found>,
-    by_name: HashMap<(String, String), TableId>,
+    by_name: HashMap<Name, TableId>,
     databases: HashMap<String, DbId>,
 }
 
 #[derive(Clone)]
 struct Found {
     db: DbId,
-    name: (String, String),
+    name: Name,
     info: TableInfo,
 }
 
@@ -117,8 +228,25 @@ impl Base {
         Ok(base)
     }
 
-    fn named(&self, name: &(String, String)) -> Option<&Found> {
+    fn named(&self, name: &Name) -> Option<&Found> {
         self.by_id.get(self.by_name.get(name)?)
+    }
+
+    /// The table that one of the backup goes on from.
+    fn origin(&self, past: &Past, id: TableId, name: &Name, has_rows: bool) -> Option<&Found> {
+        // An interrupted restore may have come as far as the new name.
+        let done = self.by_id.get(&id).filter(|found| found.name == *name);
+        if done.is_some() {
+            return done;
+        }
+        // A view or sequence that was made again replaces the one of its name.
+        if !has_rows {
+            return self.named(name);
+        }
+        if past.made.contains(&id) {
+            return None;
+        }
+        self.named(past.names.get(&id).unwrap_or(name))
     }
 }
 
@@ -130,8 +258,11 @@ pub(super) async fn match_base(
 ) -> Result<(), RestoreError> {
     let jobs = read_jobs(source).await?;
     let base = Base::read(snapshot).await?;
-    let made: HashSet<TableId> = jobs.iter().flat_map(Job::results).collect();
-    let named: HashSet<TableId> = jobs.iter().map(|job| TableId(job.table_id)).collect();
+    matched(&jobs, &base, plan)
+}
+
+fn matched(jobs: &[Job], base: &Base, plan: &mut RestorePlan) -> Result<(), RestoreError> {
+    let past = Past::of(jobs);
     for db in &mut plan.databases {
         db.existing = base.databases.get(&db.name.to_lowercase()).copied();
     }
@@ -145,20 +276,12 @@ pub(super) async fn match_base(
     for table in &mut plan.tables {
         let db = databases.get(table.database).cloned().unwrap_or_default();
         let name = (db, table.name.to_lowercase());
-        let same_id = base.by_id.get(&table.old_id);
-        let same_id = same_id.filter(|found| found.name == name || named.contains(&table.old_id));
-        // A table that a job made, by CREATE or TRUNCATE, is not the one of its name.
-        let is_altered = named.contains(&table.old_id);
-        let same_name = || {
-            let found = base.named(&name)?;
-            (is_altered || !made.contains(&table.old_id)).then_some(found)
-        };
-        match same_id.or_else(same_name) {
+        match base.origin(&past, table.old_id, &name, table.has_rows) {
             Some(found) => {
                 goes_on.insert(found.info.id());
-                table.existing = Some(existing(found, &table.partition_names, table.old_id));
+                table.existing = Some(existing(found, &past, table));
             }
-            None if made.contains(&table.old_id) => {}
+            None if past.made.contains(&table.old_id) || !table.has_rows => {}
             None => {
                 let missing = format!("table {}.{}", name.0, name.1);
                 return Err(RestoreError::NoBase {
@@ -168,18 +291,14 @@ pub(super) async fn match_base(
             }
         }
     }
-    plan.dropped = dropped(&jobs, &base, &goes_on);
-    plan.dropped_databases = dropped_databases(&jobs, &base, plan);
+    plan.dropped = dropped(jobs, base, &past, &goes_on);
+    plan.dropped_databases = dropped_databases(jobs, base, plan);
     Ok(())
 }
 
 /// Ids of the backup and of the cluster, partitions matched by name.
-fn existing(
-    found: &Found,
-    partitions: &BTreeMap<String, TableId>,
-    old_id: TableId,
-) -> ExistingTable {
-    let mut ids = BTreeMap::from([(old_id, found.info.id())]);
+fn existing(found: &Found, past: &Past, table: &PlannedTable) -> ExistingTable {
+    let mut ids = BTreeMap::from([(table.old_id, found.info.id())]);
     let known = found
         .info
         .active_partition()
@@ -187,8 +306,9 @@ fn existing(
     for definition in known.unwrap_or_default() {
         let id = TableId(definition.id);
         // A partition that was truncated has its name and another id: its rows are new ones.
-        if let Some(old) = partitions.get(&definition.name.lower)
-            && (*old == id || found.info.id() != old_id)
+        if let Some(old) = table.partition_names.get(&definition.name.lower)
+            && !past.made_partitions.contains(old)
+            && (*old == id || found.info.id() != table.old_id)
         {
             ids.insert(*old, id);
         }
@@ -200,18 +320,17 @@ fn existing(
     }
 }
 
-/// Tables of the cluster that a job dropped or truncated, by id or else by name.
-fn dropped(jobs: &[Job], base: &Base, goes_on: &HashSet<TableId>) -> Vec<DroppedTable> {
+/// Tables of the cluster that a job dropped or truncated, by the names that they had before.
+fn dropped(
+    jobs: &[Job],
+    base: &Base,
+    past: &Past,
+    goes_on: &HashSet<TableId>,
+) -> Vec<DroppedTable> {
     let mut dropped = BTreeMap::new();
     for job in jobs.iter().filter(|job| job.drops_table()) {
-        let name = (
-            job.schema_name.to_lowercase(),
-            job.table_name.to_lowercase(),
-        );
-        let by_id = base.by_id.get(&TableId(job.table_id));
-        let found = by_id
-            .filter(|found| found.name == name)
-            .or_else(|| base.named(&name));
+        let name = past.names.get(&TableId(job.table_id));
+        let found = name.and_then(|name| base.named(name));
         if let Some(found) = found.filter(|found| !goes_on.contains(&found.info.id())) {
             let ids = found.info.all_ids();
             dropped.insert(
@@ -263,5 +382,6 @@ async fn read_jobs(source: &Source) -> Result<Vec<Job>, RestoreError> {
             Ok(())
         })
         .await?;
+    jobs.sort_by_key(Job::finished_ts);
     Ok(jobs)
 }

@@ -42,7 +42,7 @@ pub enum RpcError {
         cause: String,
     },
     /// The call ended with a gRPC status.
-    #[error("{method} on {address} failed: {} ({:?})", status.message(), status.code())]
+    #[error("{method} on {address} failed: {} ({:?})", whole(status), status.code())]
     Status {
         /// The method.
         method: &'static str,
@@ -221,6 +221,14 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The text of a status with what lies below it, such as the other side's word on a certificate.
+fn whole(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => format!("{}: {}", status.message(), chain(source)),
+        None => status.message().to_owned(),
+    }
 }
 
 /// Runs one call: with a limit, cancellable, with an error that names method and server.

@@ -84,7 +84,11 @@ fn endpoint(
     let host = url.host_str().ok_or_else(wrong)?;
     if !host.starts_with(&format!("{bucket}.")) {
         let host = format!("{bucket}.{host}");
-        url.set_host(Some(&host)).map_err(|_| wrong())?;
+        url.set_host(Some(&host)).map_err(|_| {
+            let why = "the bucket cannot stand before the host of the endpoint; \
+                       force-path-style=true puts it behind";
+            Failure::Settings(why.into())
+        })?;
     }
     Ok(Some(url.as_str().trim_end_matches('/').to_owned()))
 }

@@ -344,7 +344,7 @@ fn credentials_of_profiles_and_roles() {
     );
     fs::write(&config, text).expect("a file");
     let config = config.to_str().expect("a name in UTF-8");
-    let url = format!("s3://{BUCKET}/p?endpoint={endpoint}");
+    let url = format!("s3://{BUCKET}/p?endpoint={endpoint}&force-path-style=true");
     let look = |environment: &[(&str, &str)], flags: &[&str]| {
         let mut command = assert_cmd::Command::cargo_bin("br").expect("the binary");
         let output = command

@@ -196,12 +196,12 @@ struct Inner {
 enum Opened {
     File {
         place: String,
-        key: MasterKey,
+        key: Box<MasterKey>,
     },
     Kms {
         place: String,
         kms: Kms,
-        held: Mutex<Held>,
+        held: Box<Mutex<Held>>,
     },
 }
 
@@ -323,7 +323,10 @@ async fn open_file(rt: &Rt, path: &str) -> Result<Opened, MasterKeysError> {
         reason: error.to_string(),
     })?;
     match MasterKey::from_file(&text) {
-        Ok(key) => Ok(Opened::File { place, key }),
+        Ok(key) => Ok(Opened::File {
+            place,
+            key: Box::new(key),
+        }),
         Err(source) => Err(MasterKeysError::Key { place, source }),
     }
 }
@@ -345,7 +348,7 @@ fn open_kms(rt: &Rt, kms: &pb::MasterKeyKms) -> Result<Opened, MasterKeysError> 
     Ok(Opened::Kms {
         place: format!("aws-kms:///{}", kms.key_id),
         kms: opened,
-        held: Mutex::default(),
+        held: Box::default(),
     })
 }
 

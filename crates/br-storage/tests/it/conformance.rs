@@ -45,11 +45,11 @@ cases!(
 );
 
 /// The storage is empty before and after.
-fn on_empty<F: Future<Output = ()>>(
+fn on_empty<F>(
     case: impl FnOnce(Storage) -> F,
 ) -> impl FnOnce(Storage) -> std::pin::Pin<Box<dyn Future<Output = ()>>>
 where
-    F: 'static,
+    F: Future<Output = ()> + 'static,
 {
     move |storage| {
         let case = case(storage.clone());

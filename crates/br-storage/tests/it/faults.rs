@@ -91,7 +91,7 @@ async fn stalled_reads(storage: Storage, proxy: Proxy) {
 
 async fn broken_parts(storage: Storage, proxy: Proxy) {
     let piece: Vec<u8> = (0..PART_BYTES as u32)
-        .map(|i| (i * 31 >> 3) as u8)
+        .map(|i| ((i * 31) >> 3) as u8)
         .collect();
     proxy.plan(Some("PUT"), Fault::Status(503), 1);
     proxy.plan(Some("PUT"), Fault::Reset, 1);

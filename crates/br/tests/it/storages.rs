@@ -95,6 +95,7 @@ fn load(dir: &Path, pd: &str, database: &str) -> u64 {
 }
 
 /// Waits until the log has everything up to `until`; its end.
+#[expect(clippy::disallowed_methods, reason = "another process is waited for")]
 fn log_end(dir: &Path, pd: &str, log: &str, until: u64) -> u64 {
     for _ in 0..120 {
         run(dir, &["operator", "force-flush", "-u", pd]);

@@ -95,11 +95,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}]", bracketed(&self.title))?;
         for (name, value) in &self.fields {
-            // The official line has this one name in quotes, for its brackets' sake.
-            match name.contains('(') {
-                true => write!(f, " [{}={}]", Value::from(*name), bracketed(value))?,
-                false => write!(f, " [{name}={}]", bracketed(value))?,
-            }
+            write!(f, " [{name}={}]", bracketed(value))?;
         }
         Ok(())
     }
@@ -428,8 +424,19 @@ mod tests {
              [ranges-failed=0] [backup-checksum=136.747882ms] [backup-total-ranges=198] \
              [backup-total-regions=198] [write-CF-files=56] [default-CF-files=4] \
              [total-take=3.993202914s] [total-kv=68742] [total-kv-size=6.108MB] \
-             [average-speed=1.53MB/s] [\"backup-data-size(after-compressed)\"=2.798MB] \
+             [average-speed=1.53MB/s] [backup-data-size(after-compressed)=2.798MB] \
              [Size=2798442] [BackupTS=470613951976046597]"
         );
+    }
+
+    #[test]
+    fn the_line_of_a_restore_tells_what_stayed_behind() {
+        let mut done = RestoreSummary::default();
+        let took = Duration::from_secs(1);
+        let line = restore_line("Full Restore", &done, took).to_string();
+        assert!(!line.contains("left-out"), "{line}");
+        done.plan.system_tables_left_out = 3;
+        let line = restore_line("Full Restore", &done, took).to_string();
+        assert!(line.contains(" [system-tables-left-out=3] "), "{line}");
     }
 }

@@ -2,6 +2,12 @@
 //! number of seeds, `SIM_FIRST` the first of them, `SIM_LOG` shows log lines, such as
 //! `SIM_LOG=br_log=debug,br_rt=trace`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails says where, and shows the trace"
+)]
+
 use std::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},

@@ -315,11 +315,7 @@ fn a_wrong_key_is_told_from_damage() {
     let plain: Bytes = golden("full/backupmeta").into();
     // Damaged, and as little random as before.
     let damaged = [&[0xFF; 40][..], plain.get(40..).unwrap()].concat();
-    let error = BackupMeta::decode(
-        damaged.into(),
-        &Crypter::plaintext(),
-        Compatibility::Strict,
-    );
+    let error = BackupMeta::decode(damaged.into(), &Crypter::plaintext(), Compatibility::Strict);
     assert!(
         matches!(error, Err(MetaError::Malformed { .. })),
         "{error:?}"

@@ -150,7 +150,7 @@ async fn restore_locked(
     target: &PointTarget,
     options: &PointOptions,
 ) -> Result<PointSummary, PointError> {
-    if let Some(done) = complete_interrupted(target, options).await? {
+    if let Some(done) = Box::pin(complete_interrupted(target, options)).await? {
         return Ok(done);
     }
     let changes = open(target, options).await?;
@@ -205,7 +205,8 @@ async fn complete_interrupted(
         return Ok(None);
     }
     let keep = async |ids: &[u8]| id_map::keep(target, ids, point.restored_ts).await;
-    let done = restore::complete_interrupted(cluster, tables, &origin, keep).await?;
+    let done = restore::complete_interrupted(cluster, tables, &origin, keep);
+    let done = Box::pin(done).await?;
     Ok(done.map(|full| PointSummary {
         plan: PointPlan {
             start_ts,

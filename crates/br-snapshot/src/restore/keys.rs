@@ -75,8 +75,8 @@ pub(super) async fn restore(
         task: &task,
         is_whole: keys.raw.is_none() && !options.online,
     };
-    let work = restore_registered(target, options, &keys);
-    Registration::with(cluster, claim, work).await
+    let work = Box::pin(restore_registered(target, options, &keys));
+    Box::pin(Registration::with(cluster, claim, work)).await
 }
 
 async fn restore_registered(

@@ -114,9 +114,9 @@ pub async fn restore(
     options: &RestoreOptions,
 ) -> Result<RestoreSummary, RestoreError> {
     match options.scope {
-        Scope::Raw { .. } | Scope::Txn => keys::restore(target, options).await,
+        Scope::Raw { .. } | Scope::Txn => Box::pin(keys::restore(target, options)).await,
         Scope::Full { .. } | Scope::Database { .. } | Scope::Table { .. } => {
-            restore_with(target, options, &NoChanges).await
+            Box::pin(restore_with(target, options, &NoChanges)).await
         }
     }
 }

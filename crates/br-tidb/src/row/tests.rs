@@ -74,7 +74,10 @@ fn index_entries_of_rows_from_before_a_column() {
             4,
             r#""type":{"Tp":15,"Charset":"utf8mb4","Collate":"utf8mb4_bin"},"origin_default":"no ""#,
         ),
-        (5, r#""type":{"Tp":12},"origin_default":"2026-11-21 00:00:00""#),
+        (
+            5,
+            r#""type":{"Tp":12},"origin_default":"2026-11-21 00:00:00""#,
+        ),
     ]);
     let index = |offset: usize| {
         let json = format!(
@@ -106,10 +109,7 @@ fn index_entries_of_rows_from_before_a_column() {
     assert_eq!(value, b"\x00\x80\0\x01\0\0\0\x04\x03\0no ");
     // What the row has counts more, NULL too.
     let row = [0x80, 0, 1, 0, 1, 0, 2, 3, 1, 0, 8];
-    assert_eq!(
-        entry(0, &row).unwrap().0,
-        key(b"\x03\x80\0\0\0\0\0\0\x08")
-    );
+    assert_eq!(entry(0, &row).unwrap().0, key(b"\x03\x80\0\0\0\0\0\0\x08"));
     assert_eq!(entry(1, &row).unwrap().0, key(b"\0"));
     // A time is stored otherwise than it is shown.
     let why = entry(3, &row_without_columns).unwrap_err().why;

@@ -69,8 +69,8 @@ struct AbortBackup {
 impl AbortCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         match &self.what {
-            What::Restore(command) => command.run(global, session).await,
-            What::Backup(command) => command.run(global, session).await,
+            What::Restore(command) => Box::pin(command.run(global, session)).await,
+            What::Backup(command) => Box::pin(command.run(global, session)).await,
         }
     }
 }

@@ -131,7 +131,8 @@ fn dispatch(global: global_flags::GlobalFlags, top: Top, path: &str) -> Outcome 
         }
         Top::Debug(_) => Err(not_built::refusal(path)),
         Top::Abort(command) => {
-            block_on(async |session| command.run(&global, session).await, &global)
+            let run = async |session: &_| Box::pin(command.run(&global, session)).await;
+            block_on(run, &global)
         }
         Top::Backup(command) => {
             block_on(async |session| command.run(&global, session).await, &global)

@@ -69,7 +69,7 @@ pub(super) enum What {
     /// Transactional keys, without schemas.
     Txn(RawFlags),
     /// A point in time: a full backup, and the log of changes after it.
-    Point(PointFlags),
+    Point(Box<PointFlags>),
 }
 
 #[derive(Args)]

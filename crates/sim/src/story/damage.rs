@@ -75,8 +75,9 @@ pub(super) async fn is_found(
 /// Objects of which every byte counts. Of locks none does, of a log's mark some do; and a copy of
 /// the checkpoint may be missing where another says the same.
 fn is_guarded(is_log: bool, name: &str) -> bool {
-    let is_mark = name == "backupmeta";
-    !name.ends_with("backup.lock") && !name.ends_with(".ts") && !(is_log && is_mark)
+    let is_mark = is_log && name == "backupmeta";
+    let is_passed_over = is_mark || name.ends_with("backup.lock") || name.ends_with(".ts");
+    !is_passed_over
 }
 
 async fn look(rt: &Rt, full: &Place, log: &Place) -> Result<Verified> {

@@ -106,6 +106,7 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_change_nothing() {
         "br backup full -s local:///x --remove-tiflash=false --keyspace-name=",
         "br restore db --granularity coarse-grained --load-stats --ddl-batch-size=128",
         "br backup --concurrency 8 full --type kv",
+        "br restore full --with-sys-table=false",
     ] {
         assert_eq!(refused(line), None, "{line}");
     }
@@ -118,6 +119,7 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_change_nothing() {
         ("br backup full --type aws-ebs", "--type"),
         ("br backup txn --start-version 5", "--start-version"),
         ("br restore full --load-stats=false", "--load-stats"),
+        ("br restore full --with-sys-table", "--with-sys-table"),
     ] {
         let error = refused(line).unwrap_or_else(|| panic!("{line} is taken"));
         assert!(error.contains(flag), "{error}");

@@ -78,7 +78,8 @@ fn holds(seed: u64, is_shown: bool, tally: &mut Tally) -> bool {
 
 #[test]
 fn a_seed_tells_one_story() {
-    for seed in 0..10 {
+    // Of its own: a seed names its storages, and the other test runs at the same time.
+    for seed in 1_000_000..1_000_010 {
         let (a, b) = (sim::run(seed).unwrap(), sim::run(seed).unwrap());
         for (a, b) in a.trace.iter().zip(&b.trace) {
             assert_eq!(a, b, "seed {seed}");

@@ -189,7 +189,9 @@ impl Flag {
             .hide(true)
             .global(path.split(' ').count() == 1);
         match self.value {
-            Value::Switch | Value::Inert | Value::OnlyFalse => arg.value_parser(clap::value_parser!(Switch)),
+            Value::Switch | Value::Inert | Value::OnlyFalse => {
+                arg.value_parser(clap::value_parser!(Switch))
+            }
             Value::Text | Value::Duration => arg.allow_hyphen_values(true),
         }
     }

@@ -19,15 +19,29 @@ pub fn sum_of(stored: &[u8]) -> Object {
 /// Holds the stored bytes of `backupmeta` against what `backupmeta.sha256` says.
 ///
 /// # Errors
-/// [`MetaError::Malformed`]: one of the two has changed.
+/// [`MetaError::Checksum`]: `backupmeta` is another one than was summed. [`MetaError::Malformed`]:
+/// there is no sum in its object.
 pub fn check_sum(stored: &[u8], sum: &[u8]) -> Result<(), MetaError> {
-    match sum_of(stored).bytes == sum {
-        true => Ok(()),
-        false => Err(MetaError::malformed(
-            BACKUPMETA,
-            format!("it does not have the SHA-256 that {BACKUPMETA_SUM} says"),
-        )),
+    let found = sum_of(stored).bytes;
+    if found == sum {
+        return Ok(());
     }
+    match (digits(sum), digits(&found)) {
+        (Some(expected), Some(found)) if expected != found => Err(MetaError::Checksum {
+            object: BACKUPMETA.to_owned(),
+            expected,
+            found,
+        }),
+        _ => Err(MetaError::malformed(BACKUPMETA_SUM, "it is not a sum")),
+    }
+}
+
+/// The sum in an object of [`sum_of`].
+fn digits(sum: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(sum).ok()?;
+    let (digits, name) = text.strip_suffix('\n')?.split_once("  ")?;
+    let is_sum = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_sum && name == BACKUPMETA).then(|| digits.to_owned())
 }
 
 #[cfg(test)]
@@ -43,7 +57,14 @@ mod tests {
             "ea3bd73e2b506e00527232b3ed743c066da83a8e3066f62a71e75eb9b4aa1db6  backupmeta\n"
         );
         assert_eq!(check_sum(b"meta", &sum.bytes), Ok(()));
-        assert!(check_sum(b"mets", &sum.bytes).is_err());
-        assert!(check_sum(b"meta", &sum.bytes[1..]).is_err());
+        let changed = check_sum(b"mets", &sum.bytes).unwrap_err();
+        assert!(matches!(changed, MetaError::Checksum { .. }), "{changed}");
+        for at in 0..sum.bytes.len() {
+            let cut = check_sum(b"meta", &sum.bytes[..at]).unwrap_err();
+            assert!(matches!(cut, MetaError::Malformed { .. }), "{cut}");
+            let mut flipped = sum.bytes.to_vec();
+            flipped[at] ^= 4;
+            assert!(check_sum(b"meta", &flipped).is_err(), "byte {at}");
+        }
     }
 }

@@ -39,6 +39,8 @@ impl CheckpointCopy {
         let mut bytes = self.ts.0.to_le_bytes().to_vec();
         if let Some(last) = self.last_flush {
             bytes.extend(last.flush_ts.0.to_le_bytes());
+            bytes.extend(last.number.to_le_bytes());
+            bytes.extend(last.min_ts.0.to_le_bytes());
             bytes.extend(last.max_ts.0.to_le_bytes());
             let checksum = crc32c::crc32c(&bytes);
             bytes.extend(checksum.to_le_bytes());
@@ -63,7 +65,9 @@ impl CheckpointCopy {
                 ts: number(bytes.get(..8)?)?,
                 last_flush: Some(FlushMark {
                     flush_ts: number(bytes.get(8..16)?)?,
-                    max_ts: number(bytes.get(16..24)?)?,
+                    number: number(bytes.get(16..24)?)?.0,
+                    min_ts: number(bytes.get(24..32)?)?,
+                    max_ts: number(bytes.get(32..40)?)?,
                 }),
             })
         };

@@ -139,6 +139,8 @@ impl LogMeta {
                 seal::check(object, bytes)?;
                 let previous = FlushMark {
                     flush_ts: TimeStamp(flush_ts.unwrap_or_default()),
+                    number: meta.previous_number,
+                    min_ts: TimeStamp(meta.previous_min_ts),
                     max_ts: TimeStamp(meta.previous_max_ts),
                 };
                 Some(Seal { previous })
@@ -208,6 +210,8 @@ impl LogMeta {
             min_ts: self.min_ts.0,
             max_ts: self.max_ts.0,
             previous_flush_ts: self.seal.map(|seal| seal.previous.flush_ts.0),
+            previous_number: self.seal.map_or(0, |seal| seal.previous.number),
+            previous_min_ts: self.seal.map_or(0, |seal| seal.previous.min_ts.0),
             previous_max_ts: self.seal.map_or(0, |seal| seal.previous.max_ts.0),
             ..Metadata::default()
         };

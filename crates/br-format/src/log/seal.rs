@@ -6,12 +6,13 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | metadata | fields 20001 and 20002: flush timestamp of the store's flush before this one, 0 for the first, and its greatest timestamp of a record; field 20003, the last bytes of the object: CRC-32C of all bytes before it |
-//! | `v1/global_checkpoint/*.ts` | after the 8 bytes: the same two timestamps of the last flush of who wrote it, 8 bytes each; CRC-32C of these 24 bytes; little-endian |
+//! | metadata | fields 20001 to 20004: flush timestamp of the store's flush before this one, 0 for the first, its number, counted from 1, and its least and greatest timestamp of a record; field 20005, the last bytes of the object: CRC-32C of all bytes before it |
+//! | `v1/global_checkpoint/*.ts` | after the 8 bytes: the same four numbers of the last flush of who wrote it, 8 bytes each; CRC-32C of these 40 bytes; little-endian |
 //!
-//! So each flush names the one before it, and the copy of the checkpoint names the last. The greatest
-//! timestamp tells whether a flush that is not there was truncated away. What other tools wrote has
-//! no seals, and is taken as it is.
+//! So each flush names the one before it, and the copy of the checkpoint names the last. The timestamps
+//! of records tell what a flush that is not there costs, and whether it was truncated away; the numbers,
+//! whether it is the only one that is gone. What other tools wrote has no seals, and is taken as it
+//! is; their truncation drops the seals of what it writes anew.
 
 use br_types::TimeStamp;
 use prost::encoding::{WireType, encode_key};
@@ -19,7 +20,7 @@ use prost::encoding::{WireType, encode_key};
 use super::LogFormatError;
 
 /// The field of metadata with the checksum.
-const CHECKSUM_FIELD: u32 = 20_003;
+const CHECKSUM_FIELD: u32 = 20_005;
 /// Its key and its value.
 const CHECKSUM_BYTES: usize = 3 + 4;
 
@@ -28,7 +29,11 @@ const CHECKSUM_BYTES: usize = 3 + 4;
 pub struct FlushMark {
     /// The flush timestamp in the name of its metadata; zero: there is none.
     pub flush_ts: TimeStamp,
-    /// The greatest timestamp of a record in it.
+    /// The how manieth of the store it is, from 1; from 1 again if the store forgot which it was.
+    pub number: u64,
+    /// The least timestamp of a record in it; zero without records.
+    pub min_ts: TimeStamp,
+    /// The greatest one; without records, the `resolved_ts` of its metadata.
     pub max_ts: TimeStamp,
 }
 
@@ -37,6 +42,13 @@ pub struct FlushMark {
 pub struct Seal {
     /// The flush before it.
     pub previous: FlushMark,
+}
+
+impl Seal {
+    /// The how manieth flush of its store this one is.
+    pub fn number(self) -> u64 {
+        self.previous.number.saturating_add(1)
+    }
 }
 
 /// Adds the checksum to encoded metadata.

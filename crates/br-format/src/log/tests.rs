@@ -216,6 +216,8 @@ fn golden_compaction_matches_the_log() {
 fn seals_notice_every_change() {
     let mark = FlushMark {
         flush_ts: TimeStamp(70),
+        number: 3,
+        min_ts: TimeStamp(50),
         max_ts: TimeStamp(60),
     };
     let (_, mut meta) = golden_metas().swap_remove(0);

@@ -7,14 +7,13 @@ mod marks;
 
 use br_format::log::file::FileIdentity;
 use br_format::log::metadata::LogGroup;
-use br_format::log::names;
-use br_log::read::{LogBounds, LogStorage, Removed};
+use br_format::log::names::{self, MetaName};
+use br_log::read::{Chain, LogBounds, LogStorage, Removed};
 use br_rt::{Phase, Unit};
 use br_storage::Storage;
 use br_types::TimeStamp;
 use futures::TryStreamExt;
 
-use self::chain::Chain;
 use super::backup::about;
 use super::error::{Trouble, VerifyError};
 use super::listing::Listing;
@@ -88,13 +87,16 @@ impl Examined<'_> {
         };
         let removed = Removed::new(&migrations);
         let names = self.meta_names().await?;
+        for name in names.iter().filter_map(|name| MetaName::parse(name)) {
+            self.chain.note(&name);
+        }
         self.flushes(&names, &removed).await?;
         for compaction in &migrations.compactions {
             self.compaction(compaction).await?;
         }
         self.ingested(&migrations.ingested_paths).await?;
         self.judge_flush_times(&names);
-        self.judge_chain(&names, &migrations);
+        self.judge_chain(&migrations).await?;
         self.judge_values();
         self.remains().await
     }

@@ -70,10 +70,16 @@ fn seal(place: &Place) {
         // Their names begin with the time: each store's come in order.
         let last = last.entry(parsed.store().unwrap()).or_default();
         let mut meta = LogMeta::decode(&name, &place.read(&name)).unwrap();
-        meta.seal = Some(Seal { previous: *last });
+        let seal = Seal { previous: *last };
+        meta.seal = Some(seal);
         *last = FlushMark {
             flush_ts: parsed.flush_ts().unwrap(),
-            max_ts: meta.max_ts,
+            number: seal.number(),
+            min_ts: meta.min_ts,
+            max_ts: match meta.groups.is_empty() {
+                true => meta.resolved_ts,
+                false => meta.max_ts,
+            },
         };
         place.write(&name, &meta.encode());
     }

@@ -164,6 +164,9 @@ async fn compact_locked(
             max_ts: bounds.max_ts,
         });
     }
+    // Afterwards nobody could tell it from a flush that was compacted.
+    log.check_flushes(&bounds, options.from_ts, until_ts)
+        .await?;
     let collected = Collected::read(&log, options, until_ts).await?;
     if collected.groups.is_empty() {
         folder::remove_left_behind(request).await;

@@ -3,6 +3,8 @@ use br_sst::SstError;
 use br_storage::{MasterKeysError, StorageError};
 use br_types::{Classify, ClusterId, Code, Kind, TimeStamp};
 
+use super::LostFlush;
+
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogReadError {
@@ -41,6 +43,12 @@ pub enum LogReadError {
         /// The metadata.
         named_by: String,
     },
+    /// A flush is gone with its metadata.
+    #[error(
+        "the flush of store {} at {} is not there, and {} names it",
+        .0.store, .0.flush_ts, .0.named_by
+    )]
+    LostFlush(Box<LostFlush>),
     /// There is nothing.
     #[error("there is no log backup in {place}")]
     NoLog {
@@ -105,7 +113,9 @@ impl Classify for LogReadError {
             LogReadError::Format(error) => error.kind(),
             LogReadError::MasterKey(error) => error.kind(),
             LogReadError::Compacted { source, .. } => source.kind(),
-            LogReadError::Checksum { .. } | LogReadError::Missing { .. } => Kind::Data,
+            LogReadError::Checksum { .. }
+            | LogReadError::Missing { .. }
+            | LogReadError::LostFlush(_) => Kind::Data,
             LogReadError::NoLog { .. }
             | LogReadError::IsBackup { .. }
             | LogReadError::UnknownMigration { .. }
@@ -138,6 +148,7 @@ impl Classify for LogReadError {
                 "Put a good copy of the object in its place, or choose a range that does not need \
                  it; `br show` lists the ranges."
             }
+            LogReadError::LostFlush(lost) => return Some(lost.next_step()),
             LogReadError::NoLog { .. } => {
                 "Give the URL that `br log start` was given; `br show` lists what lies below a URL."
             }

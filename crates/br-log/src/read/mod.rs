@@ -12,6 +12,7 @@
 //! # Ordering and invariants
 //! - Names of metadata filter only what their content would have filtered as well; in doubt an
 //!   object is read.
+//! - A flush that is gone with its index is missed, if the log has seals ([`Chain`]).
 //! - What a compaction took out of the log is in its SSTs: whatever the window, either is read.
 //!   Compactions are chosen one by one, never a migration as a whole.
 //! - Values may be older than the window: `shift_ts` is the least `start_ts` of a transaction that
@@ -26,6 +27,7 @@
 //! count for nothing.
 
 mod bounds;
+mod chain;
 mod compacted;
 mod error;
 mod file;
@@ -39,6 +41,7 @@ mod survey;
 mod tests;
 
 pub use bounds::{LogBounds, StoredCheckpoint};
+pub use chain::{Chain, LostFlush};
 pub use error::LogReadError;
 pub use ingested::IngestedGroup;
 pub use migrations::Removed;

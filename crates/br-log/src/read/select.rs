@@ -13,7 +13,8 @@ use br_types::{Cf, KeyRange, TimeStamp};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 
-use super::{IngestedGroup, LogReadError, LogStorage, Removed};
+use super::chain::{Witnesses, is_witness};
+use super::{Chain, IngestedGroup, LogBounds, LogReadError, LogStorage, Removed};
 
 /// An object with files that are needed.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,13 +132,22 @@ struct WantedMetas {
     names: Option<Arc<Vec<String>>>,
     removed: Arc<Removed>,
     window: Window,
+    /// Those that are read for what they say of others, too.
+    witnesses: Witnesses,
 }
 
 impl WantedMetas {
-    /// Whether the metadata of that name may have any.
+    /// Whether the metadata of that name may have any, or is to be read for what it says of others.
     fn may_have(&self, name: &str) -> bool {
         let window = self.window;
-        let may_hold = match MetaName::parse(name) {
+        let parsed = MetaName::parse(name);
+        if parsed
+            .as_ref()
+            .is_some_and(|name| is_witness(&self.witnesses, name))
+        {
+            return true;
+        }
+        let may_hold = match parsed {
             Some(parsed) if parsed.is_empty() => false,
             Some(parsed) if parsed.sound_stats().is_some() => {
                 parsed.may_hold(window.shift_ts, window.restored_ts)
@@ -248,19 +258,22 @@ impl LogStorage {
     /// What a restore of the commits in `(start_ts, restored_ts]` needs. Memory is bounded by
     /// [`FILES_HELD_MAX`] for files in the log; what compactions made and took out is held.
     ///
-    /// Whether the log has all of that range is another question: see [`super::LogBounds::check`].
+    /// Whether the log has all of that range is another question: see [`LogBounds::check`]. That no
+    /// flush of it is gone is seen here, as far as seals say it.
     ///
     /// # Errors
-    /// The storage did not help, or an object is damaged or newer than this tool.
+    /// The storage did not help, or an object is damaged, missing or newer than this tool.
     pub async fn select(
         &self,
+        bounds: &LogBounds,
         start_ts: TimeStamp,
         restored_ts: TimeStamp,
     ) -> Result<LogFiles, LogReadError> {
         let migrations = self.migrations().await?;
         let merged = migrations.merged();
         let compacted = self.compacted(&merged, restored_ts).await?;
-        let (of_metas, names) = self.scan_names(start_ts, restored_ts).await?;
+        let mut chain = Chain::default();
+        let (of_metas, names) = self.scan_names(start_ts, restored_ts, &mut chain).await?;
         let of_ssts = self.shift_ts_of_orphans(&migrations, &compacted, start_ts, restored_ts);
         let window = Window {
             start_ts,
@@ -271,12 +284,19 @@ impl LogStorage {
             names: None,
             removed: Arc::new(Removed::new(&merged)),
             window,
+            witnesses: chain.witnesses(window.shift_ts, restored_ts),
         };
         metas.names = names.map(|mut names| {
             names.retain(|name| metas.may_have(name));
             Arc::new(names)
         });
-        let (rows, schemas) = self.collect(&metas).await?;
+        let (rows, schemas) = self.collect(&metas, &mut chain).await?;
+        chain.add_copies(&bounds.checkpoints);
+        let lost = self.lost_flushes(&chain, bounds, &merged.compactions);
+        let mut lost = lost.await?.into_iter();
+        if let Some(lost) = lost.find(|lost| lost.is_needed(window.shift_ts, restored_ts)) {
+            return Err(LogReadError::LostFlush(Box::new(lost)));
+        }
         let compacted = compacted.into_iter().flat_map(|(_, files)| files);
         Ok(LogFiles {
             window,
@@ -293,34 +313,48 @@ impl LogStorage {
         })
     }
 
+    /// Whether no flush is gone that a restore of the commits in `(start_ts, restored_ts]` needs, as
+    /// far as seals say it.
+    ///
+    /// # Errors
+    /// [`LogReadError::LostFlush`] and those of [`LogStorage::select`].
+    pub async fn check_flushes(
+        &self,
+        bounds: &LogBounds,
+        start_ts: TimeStamp,
+        restored_ts: TimeStamp,
+    ) -> Result<(), LogReadError> {
+        let log = self.clone().with_files_held_max(0);
+        log.select(bounds, start_ts, restored_ts).await.map(drop)
+    }
+
     /// From where on values are needed, as far as metadata says; and its names, if those are not too
     /// many.
     async fn scan_names(
         &self,
         start_ts: TimeStamp,
         restored_ts: TimeStamp,
+        chain: &mut Chain,
     ) -> Result<(TimeStamp, Option<Vec<String>>), LogReadError> {
         let mut shift_ts = start_ts;
         let mut held = Some(Vec::new());
-        let listed = self.listed_metas().try_filter_map(async |name| {
-            let parsed = MetaName::parse(&name);
-            if parsed.as_ref().is_some_and(MetaName::is_empty) {
-                return Ok(None);
-            }
-            Ok(Some((name, parsed)))
-        });
-        let mut listed = std::pin::pin!(listed);
+        let listed = self.listed_metas();
+        let mut listed = std::pin::pin!(listed.map_ok(|name| (MetaName::parse(&name), name)));
         // Those whose names are not to be relied upon are read, several at once.
         let mut unsound = Vec::new();
         loop {
             let next = listed.try_next().await?;
             let is_last = next.is_none();
-            if let Some((name, parsed)) = next {
+            if let Some((parsed, name)) = next {
+                if let Some(parsed) = &parsed {
+                    chain.note(parsed);
+                }
                 match parsed.as_ref().and_then(MetaName::sound_stats) {
                     Some(stats) if stats.min_ts <= restored_ts && stats.max_ts >= start_ts => {
                         shift_ts = shift_ts.min(stats.min_begin_ts);
                     }
                     Some(_) => {}
+                    None if parsed.as_ref().is_some_and(MetaName::is_empty) => {}
                     None => unsound.push(name.clone()),
                 }
                 match held.as_mut().filter(|held| held.len() < NAMES_HELD_MAX) {
@@ -364,11 +398,16 @@ impl LogStorage {
         self.least_start_ts(orphans, start_ts, restored_ts).await
     }
 
-    async fn collect(&self, metas: &WantedMetas) -> Result<(PartFiles, PartFiles), LogReadError> {
+    async fn collect(
+        &self,
+        metas: &WantedMetas,
+        chain: &mut Chain,
+    ) -> Result<(PartFiles, PartFiles), LogReadError> {
         let mut rows = Collector::new(self.files_held_max());
         let mut schemas = Collector::new(self.files_held_max());
         let mut read = self.wanted_metas(metas);
         while let Some((name, meta)) = read.try_next().await? {
+            chain.add(&name, meta.seal);
             for (part, into) in [(LogPart::Rows, &mut rows), (LogPart::Schemas, &mut schemas)] {
                 for (object, file) in metas.files(&name, &meta, part) {
                     into.add(object, file);

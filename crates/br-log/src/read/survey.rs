@@ -2,8 +2,9 @@
 //!
 //! # What it does
 //! Lists everything below `v1`, reads all metadata, and holds one against the other: an object that
-//! metadata names must be there with its size. What was never named cannot be missed: a metadata
-//! object that was lost as a whole shows at best as a [`Quiet`] time.
+//! metadata names must be there with its size, and so must flushes that others name ([`Chain`]). In logs
+//! of other tools, where none does, metadata that was lost as a whole shows at best as a [`Quiet`]
+//! time.
 
 use std::collections::{BTreeMap, HashMap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
@@ -17,7 +18,7 @@ use br_rt::Rt;
 use br_types::{StoreId, TableId, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{LogBounds, LogReadError, LogStorage, Removed};
+use super::{Chain, LogBounds, LogReadError, LogStorage, Removed};
 
 /// Objects whose sums are checked at once: each is in memory as a whole.
 const CHECKS_MAX: usize = 3;
@@ -170,8 +171,13 @@ impl LogStorage {
         names.sort_unstable();
         let mut survey = LogSurvey::new(bounds, check.is_some());
         survey.note_names(&names);
+        let mut chain = Chain::default();
+        for name in names.iter().filter_map(|name| MetaName::parse(name)) {
+            chain.note(&name);
+        }
         let mut metas = std::pin::pin!(self.metas(names));
         while let Some((name, meta)) = metas.try_next().await? {
+            chain.add(&name, meta.seal);
             survey.add(&name, &meta, &removed, &mut there);
             if let Some(check) = check {
                 self.check_meta(check, &name, meta, &removed, &mut survey)
@@ -181,6 +187,20 @@ impl LogStorage {
         for compaction in &merged.compactions {
             self.survey_compaction(compaction, check, &mut there, &mut survey)
                 .await?;
+        }
+        chain.add_copies(&survey.bounds.checkpoints);
+        let lost = self.lost_flushes(&chain, &survey.bounds, &merged.compactions);
+        for lost in lost.await? {
+            let Some((min_ts, max_ts)) = lost.window else {
+                continue;
+            };
+            survey.missing.push(MissingObject {
+                name: lost.object(),
+                named_by: lost.named_by,
+                problem: "the index of this flush is not there".to_owned(),
+                min_ts,
+                max_ts,
+            });
         }
         survey.compactions = merged.compactions;
         survey.leftover = there.leftover();

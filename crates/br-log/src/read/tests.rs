@@ -11,6 +11,7 @@ use br_format::log::file::{EventKind, FileIdentity, LogFile, Window};
 use br_format::log::marker::LogMarker;
 use br_format::log::metadata::{LogGroup, LogMeta};
 use br_format::log::names;
+use br_format::log::seal::{FlushMark, Seal};
 use br_rt::Rt;
 use br_storage::{Backend, Storage, forget_memory};
 use br_types::{Cf, ClusterId, RegionId, StoreId, TableId, TimeStamp};
@@ -121,6 +122,14 @@ async fn needed_by_content(
     (shift_ts, needed)
 }
 
+async fn select(
+    log: &LogStorage,
+    start: TimeStamp,
+    end: TimeStamp,
+) -> Result<LogFiles, LogReadError> {
+    log.select(&log.bounds().await?, start, end).await
+}
+
 async fn selected(files: &LogFiles) -> BTreeSet<(String, u64)> {
     let parts = [LogPart::Rows, LogPart::Schemas].map(|part| files.objects(part));
     let objects: Vec<LogObject> = futures::stream::iter(parts)
@@ -140,14 +149,14 @@ async fn selected(files: &LogFiles) -> BTreeSet<(String, u64)> {
 async fn files_that_are_not_held_are_read_again() {
     let (_folder, compacted) = golden_compacted().await;
     for log in [open(&golden("log")).await, compacted] {
-        let whole = log.select(TS0, END).await.unwrap();
+        let whole = select(&log, TS0, END).await.unwrap();
         assert!(whole.rows.is_held() && whole.schemas.is_held());
         let expected = selected(&whole).await;
         let files = (whole.rows.files + whole.schemas.files) as usize;
         assert_eq!(expected.len(), files);
         for held_max in [0, 1, 7, files] {
             let log = log.clone().with_files_held_max(held_max);
-            let found = log.select(TS0, END).await.unwrap();
+            let found = select(&log, TS0, END).await.unwrap();
             for (part, of_all) in [(&found.rows, &whole.rows), (&found.schemas, &whole.schemas)] {
                 assert_eq!((part.files, part.bytes), (of_all.files, of_all.bytes));
                 assert_eq!(part.is_held(), of_all.files as usize <= held_max);
@@ -170,7 +179,7 @@ async fn names_filter_nothing_that_is_needed() {
     let log = open(&golden("log")).await;
     for start in golden_points() {
         for end in golden_points() {
-            let found = log.select(start, end).await.unwrap();
+            let found = select(&log, start, end).await.unwrap();
             let (shift_ts, needed) = needed_by_content(&log, start, end).await;
             // Names may know less, and so more is read.
             assert!(found.window.shift_ts <= shift_ts);
@@ -204,7 +213,7 @@ async fn compaction_hides_nothing_in_any_window() {
     for start in golden_points() {
         for end in golden_points() {
             let (_, needed) = needed_by_content(&plain, start, end).await;
-            let found = compacted.select(start, end).await.unwrap();
+            let found = select(&compacted, start, end).await.unwrap();
             let as_they_are = selected(&found).await;
             for (object, offset) in needed {
                 let ssts = ssts_of(&object, offset);
@@ -237,7 +246,7 @@ async fn golden_files_are_read_and_damage_shows() {
     let folder = tempfile::tempdir().unwrap();
     copy(&golden("log"), folder.path());
     let log = open(folder.path()).await;
-    let files = log.select(TS0, END).await.unwrap();
+    let files = select(&log, TS0, END).await.unwrap();
     let mut schemas = files.objects(LogPart::Schemas);
     let object = schemas.try_next().await.unwrap().unwrap();
     drop(schemas);
@@ -385,7 +394,7 @@ proptest! {
             write_log(&storage, &all).await;
             let log = LogStorage::new(storage);
             let (start, end) = (TimeStamp(start), TimeStamp(start + more));
-            let found = log.select(start, end).await.unwrap();
+            let found = select(&log, start, end).await.unwrap();
             let (shift_ts, needed) = needed_by_content(&log, start, end).await;
             assert!(found.window.shift_ts <= shift_ts);
             assert!(selected(&found).await.is_superset(&needed));
@@ -441,4 +450,115 @@ async fn sums_of_damaged_metadata_do_not_overflow() {
     let survey = log.survey(None).await.unwrap();
     assert_eq!(survey.records, u64::MAX);
     assert_eq!(survey.object_bytes, u64::MAX);
+}
+
+/// Flushes of a store that follow each other, with their least and greatest timestamps.
+async fn write_sealed_log(storage: &Storage, stores: &[Vec<(u64, u64)>]) -> Vec<Sealed> {
+    write_log(storage, &[]).await;
+    let mut flushes = Vec::new();
+    for (store, ends) in (1..).map(StoreId).zip(stores) {
+        let mut last = FlushMark::default();
+        let mut at = 0;
+        for (i, &(idle, records)) in ends.iter().enumerate() {
+            let (min_ts, max_ts) = (at + idle, at + idle + records);
+            at = max_ts + 1;
+            let made_up = MadeUp {
+                cf: Cf::Write,
+                rows: vec![(1, min_ts, min_ts - 1), (1, max_ts, min_ts - 1)],
+                old_name: false,
+            };
+            let (mut file, written) = file_of(&made_up);
+            // Else it would be the prewrite.
+            file.min_ts = TimeStamp(min_ts);
+            let path = format!("v1/20261121/00/{store}/{min_ts}-{i}.log");
+            let length = written.len() as u64;
+            storage.write(&path, written).await.unwrap();
+            let groups = match records {
+                0 => Vec::new(),
+                _ => vec![LogGroup::new(path, vec![file], length)],
+            };
+            let mut meta = LogMeta::new(store, groups, TimeStamp(min_ts));
+            let seal = Seal { previous: last };
+            meta.seal = Some(seal);
+            last = FlushMark {
+                flush_ts: TimeStamp(max_ts + 1),
+                number: seal.number(),
+                min_ts: if records == 0 {
+                    TimeStamp::ZERO
+                } else {
+                    TimeStamp(min_ts)
+                },
+                max_ts: TimeStamp(max_ts),
+            };
+            let object = meta.to_object(last.flush_ts);
+            flushes.push(Sealed {
+                store,
+                number: seal.number(),
+                window: (records > 0).then_some((min_ts, max_ts)),
+                object: object.name.clone(),
+            });
+            storage.write(&object.name, object.bytes).await.unwrap();
+        }
+        let copy = CheckpointCopy {
+            ts: TimeStamp(1000),
+            last_flush: Some(last),
+        };
+        let name = names::global_checkpoint(store);
+        storage.write(&name, copy.encode()).await.unwrap();
+    }
+    flushes
+}
+
+struct Sealed {
+    store: StoreId,
+    number: u64,
+    window: Option<(u64, u64)>,
+    object: String,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever is lost, no restore that needs it goes on without it; and if no two flushes that
+    /// follow each other are lost, all that do not need it go on.
+    #[test]
+    fn restores_miss_lost_flushes(
+        stores in prop::collection::vec(prop::collection::vec((1..9u64, 0..9u64), 1..8), 1..3),
+        gone in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        start in 0..60u64, more in 0..60u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rt = Rt::real();
+            let name = rt.uuid().to_string();
+            let backend = Backend::Memory { name: name.clone(), prefix: String::new() };
+            let storage = Storage::open(&rt, &backend).await.unwrap();
+            let flushes = write_sealed_log(&storage, &stores).await;
+            let lost: BTreeSet<_> = gone.iter().map(|at| at.index(flushes.len())).collect();
+            for at in &lost {
+                storage.delete(&flushes[*at].object).await.unwrap();
+            }
+            let log = LogStorage::new(storage);
+            let (start, end) = (TimeStamp(start), TimeStamp(start + more));
+            let found = select(&log, start, end).await;
+            // No records are older than their window here.
+            let is_needed = |at: &usize| flushes[*at].window.is_some_and(|(min_ts, max_ts)| {
+                max_ts >= start.0.saturating_sub(1) && min_ts <= end.0
+            });
+            let is_exact = !lost.iter().any(|at| lost.contains(&(at + 1))
+                && flushes.get(at + 1).is_some_and(|next| next.store == flushes[*at].store));
+            match found {
+                Err(LogReadError::LostFlush(flush)) => {
+                    let flush = lost.iter().find(|at| flushes[**at].object.starts_with(&flush.object()));
+                    let flush = flush.expect("it is lost");
+                    prop_assert!(!is_exact || is_needed(flush), "{}", flushes[*flush].number);
+                }
+                Err(error) => panic!("{error}"),
+                Ok(_) => prop_assert!(!lost.iter().any(|at| flushes[*at].window.is_some_and(
+                    |(min_ts, max_ts)| max_ts >= start.0 && min_ts <= end.0))),
+            }
+            forget_memory(&name);
+            Ok(())
+        })?;
+    }
 }

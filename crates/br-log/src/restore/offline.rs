@@ -135,7 +135,8 @@ impl OfflineLog {
         let bounds = options.log.bounds().await?;
         let full = (options.cluster_id, options.start_ts);
         bounds.check(full, options.at)?;
-        let files = options.log.select(options.start_ts, options.at).await?;
+        let files = options.log.select(&bounds, options.start_ts, options.at);
+        let files = files.await?;
         if let Some(group) = files.ingested.first() {
             return Err(OfflineError::Ingested {
                 as_if_ts: group.as_if_ts,

@@ -282,7 +282,7 @@ async fn open<'a>(
         None => Some(Earlier::read(&target.cluster, &target.log, start).await?),
     };
     let window = Window { start, end };
-    let files = log.select(window.start, window.end).await?;
+    let files = log.select(&bounds, window.start, window.end).await?;
     if let Some(group) = files.ingested.first() {
         let text = format!(
             "another restore brought files into the cluster at {} while the log was written, and \

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 use br_format::log::{
     checkpoint::{CheckpointCopy, encode_etcd_checkpoint},
     names::{META_FOLDER, MetaName, global_checkpoint},
-    seal::{FlushMark, Seal},
+    seal::Seal,
     task::{TaskKey, TaskName},
 };
 use br_rt::{Monotonic, Rt};
@@ -356,14 +356,10 @@ impl Flusher {
         upload.run(&self.destination, &self.metrics).await?;
         // Named before its progress is published: whatever the checkpoint will promise, the flushes
         // that it rests on are known by then.
-        let last_flush = FlushMark {
-            flush_ts: upload.flush_ts(),
-            max_ts: upload.max_ts().unwrap_or_default(),
-        };
         let ts = self.stored().await?.ts;
         self.store_copy(CheckpointCopy {
             ts,
-            last_flush: Some(last_flush),
+            last_flush: Some(upload.mark()),
         })
         .await
     }

@@ -16,7 +16,7 @@ use br_format::{
         file::{LogCompression, LogFile},
         metadata::{LogGroup, LogMeta},
         names::DataName,
-        seal::Seal,
+        seal::{FlushMark, Seal},
     },
 };
 use br_rt::Rt;
@@ -150,6 +150,17 @@ impl Upload {
     pub(crate) fn set_flush_ts(&mut self, flush_ts: TimeStamp, seal: Seal) {
         self.flush_ts = flush_ts;
         self.seal = Some(seal);
+    }
+
+    /// Names it for the flush after it.
+    pub(crate) fn mark(&self) -> FlushMark {
+        let files = self.files.files.iter().map(|file| &file.file);
+        FlushMark {
+            flush_ts: self.flush_ts,
+            number: self.seal.map_or(1, Seal::number),
+            min_ts: files.map(|file| file.min_ts).min().unwrap_or_default(),
+            max_ts: self.max_ts().unwrap_or(self.resolved_ts),
+        }
     }
 
     /// The greatest timestamp of a record.

@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What clients saw.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     seconds: f64,
     latencies: Vec<Duration>,
     /// Age of the checkpoint, at each look.
@@ -46,14 +46,30 @@ struct Seen {
 }
 
 impl Seen {
-    fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.seconds
     }
 
-    fn add(&mut self, other: Seen) {
+    pub(crate) fn add(&mut self, other: Seen) {
         self.seconds += other.seconds;
         self.latencies.extend(other.latencies);
         self.lags.extend(other.lags);
+    }
+
+    /// How long a part of the transactions took at most.
+    pub(crate) fn quantile(&mut self, part: f64) -> Duration {
+        self.latencies.sort_unstable();
+        let at = (self.latencies.len() as f64 * part) as usize;
+        self.latencies.get(at).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn show(&mut self, what: &str) {
+        let per_second = self.per_second();
+        let [median, p95, p99] = [0.5, 0.95, 0.99].map(|part| self.quantile(part));
+        show(&format!(
+            "{CLIENTS} clients {what}: {per_second:.0} transactions/s, median {median:.1?}, \
+             p95 {p95:.1?}, p99 {p99:.1?}"
+        ));
     }
 }
 
@@ -138,7 +154,37 @@ async fn count(storage: &Storage) -> Result<usize> {
 }
 
 /// Writes for so long; with a task, looks at its checkpoint meanwhile.
-async fn write(cluster: &Cluster, time: Duration, tasks: Option<&TaskStore>) -> Result<Seen> {
+pub(crate) async fn write(
+    cluster: &Cluster,
+    time: Duration,
+    tasks: Option<&TaskStore>,
+) -> Result<Seen> {
+    let mut lags = Vec::new();
+    let look = async {
+        let rt = cluster.rt();
+        let began = rt.now();
+        while rt.now().since(began) < time {
+            rt.sleep(LOOK).await;
+            if let Some(tasks) = tasks {
+                let now = cluster.pd().tso().await?.physical_ms();
+                let checkpoint = tasks.get(TASK).await?.global_checkpoint().physical_ms();
+                lags.push(Duration::from_millis(now.saturating_sub(checkpoint)));
+            }
+        }
+        anyhow::Ok(())
+    };
+    let seen = write_during(cluster, look).await?;
+    Ok(Seen { lags, ..seen })
+}
+
+/// Writes until something is done.
+pub(crate) async fn write_during<E>(
+    cluster: &Cluster,
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<Seen>
+where
+    anyhow::Error: From<E>,
+{
     let stop = CancellationToken::new();
     let latencies = Arc::new(Mutex::new(Vec::new()));
     let rt = cluster.rt().clone();
@@ -159,25 +205,18 @@ async fn write(cluster: &Cluster, time: Duration, tasks: Option<&TaskStore>) -> 
         })
     });
     let clients: Vec<_> = clients.collect();
-    let mut lags = Vec::new();
-    while rt.now().since(started) < time {
-        rt.sleep(LOOK).await;
-        if let Some(tasks) = tasks {
-            let now = cluster.pd().tso().await?.physical_ms();
-            let checkpoint = tasks.get(TASK).await?.global_checkpoint().physical_ms();
-            lags.push(Duration::from_millis(now.saturating_sub(checkpoint)));
-        }
-    }
+    let done = work.await;
     stop.cancel();
     for done in future::join_all(clients).await {
         done?;
     }
+    done?;
     let seconds = rt.now().since(started).as_secs_f64();
     let latencies = std::mem::take(&mut *latencies.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(Seen {
         seconds,
         latencies,
-        lags,
+        lags: Vec::new(),
     })
 }
 

@@ -464,6 +464,7 @@ impl Shared {
             limits: self.limits,
             api_version: self.storage.api_version(),
             log_backup: log_backup.clone(),
+            courtesy: self.storage.courtesy().clone(),
         });
         let grpc = routes.prepare().into_axum_router();
         let failed = |source| ClusterError::Listen {

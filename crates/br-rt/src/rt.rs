@@ -126,6 +126,14 @@ impl Rt {
         tokio::time::sleep(duration).await;
     }
 
+    /// Holds the thread, which must be one of [`Rt::blocking`]; in simulation not at all.
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    pub fn pause_thread(&self, duration: Duration) {
+        if !self.is_simulated() {
+            std::thread::sleep(duration);
+        }
+    }
+
     /// Waits for `future`, but no longer than `limit`; it is dropped then.
     ///
     /// # Errors

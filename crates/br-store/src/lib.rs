@@ -7,6 +7,7 @@ mod cipher;
 mod concurrency;
 mod context;
 mod coprocessor;
+mod courtesy;
 pub mod engine;
 mod import;
 pub mod log_backup;
@@ -24,5 +25,6 @@ pub mod txn;
 mod testing;
 
 pub use context::{StoreConfig, StoreContext};
+pub use courtesy::Courtesy;
 pub use import::Importer;
 pub use service::{MESSAGE_BYTES_MAX, routes};

@@ -41,6 +41,7 @@ use br_types::{EncodedKey, KeyRange, TimeStamp};
 
 use crate::{
     concurrency::{LatchGuard, Latches, LockTable, MaxTs},
+    courtesy::Courtesy,
     engine::{Batch, Change, Engine, EngineError},
     log_backup::{Observers, WriteObserver},
     mvcc::{MvccError, RangeView, ReadContext, WriteTxn},
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) latches: Latches,
     pub(crate) waits: LockWaits,
     pub(crate) observers: Observers,
+    pub(crate) courtesy: Courtesy,
 }
 
 impl Storage {
@@ -75,6 +77,7 @@ impl Storage {
         api_version: ApiVersion,
     ) -> Storage {
         Storage(Arc::new(Inner {
+            courtesy: Courtesy::new(rt.clone()),
             rt,
             engine,
             topology,
@@ -85,6 +88,11 @@ impl Storage {
             waits: LockWaits::default(),
             observers: Observers::default(),
         }))
+    }
+
+    /// How background work gives way to commands.
+    pub fn courtesy(&self) -> &Courtesy {
+        &self.0.courtesy
     }
 
     /// The engine below.

@@ -4,14 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::get};
 use br_codec::ApiVersion;
-use br_store::log_backup::LogBackup;
+use br_store::{Courtesy, log_backup::LogBackup};
 use br_types::StoreId;
 use serde_json::{Value, json};
 
 use super::splitter::SplitLimits;
 use crate::pd::{CLUSTER_VERSION, Pd};
 
-/// The setting that can be changed.
+/// Whether background work gives way to commands, under TiKV's name for that.
+const AUTO_TUNE: &str = "backup.enable-auto-tune";
+/// How long events wait at most.
 const MAX_FLUSH_INTERVAL: &str = "log-backup.max-flush-interval";
 
 /// What the server tells.
@@ -21,6 +23,7 @@ pub(super) struct StoreStatus {
     pub(super) limits: SplitLimits,
     pub(super) api_version: ApiVersion,
     pub(super) log_backup: Option<LogBackup>,
+    pub(super) courtesy: Courtesy,
 }
 
 /// The routes.
@@ -50,7 +53,7 @@ fn settings(status: &StoreStatus) -> Value {
         },
         "raftstore": { "right-derive-when-split": true },
         "import": { "num-threads": threads.max(4) },
-        "backup": { "num-threads": threads },
+        "backup": { "num-threads": threads, "enable-auto-tune": status.courtesy.is_on() },
         "log-backup": log_backup_settings(status),
         "gc": { "ratio-threshold": 1.1 },
         "security": { "encryption": { "data-encryption-method": "plaintext" } },
@@ -84,7 +87,7 @@ async fn config(State(status): State<Arc<StoreStatus>>) -> axum::Json<Value> {
     axum::Json(settings(&status))
 }
 
-/// `log-backup.max-flush-interval` is changed; other changes are taken and have no effect: nothing
+/// `log-backup.max-flush-interval` and `backup.enable-auto-tune` are changed; other changes are taken and have no effect: nothing
 /// that a restore changes (GC of the engine's own, encryption) exists here.
 async fn set_config(
     State(status): State<Arc<StoreStatus>>,
@@ -93,6 +96,11 @@ async fn set_config(
     let refused = |message: String| (StatusCode::BAD_REQUEST, message);
     let changes = serde_json::from_slice::<serde_json::Map<String, Value>>(&body)
         .map_err(|error| refused(error.to_string()))?;
+    if let Some(auto_tune) = changes.get(AUTO_TUNE) {
+        let is_on = auto_tune.as_bool();
+        let is_on = is_on.ok_or_else(|| refused(format!("{AUTO_TUNE} is true or false")))?;
+        status.courtesy.turn(is_on);
+    }
     let Some(interval) = changes.get(MAX_FLUSH_INTERVAL) else {
         return Ok(());
     };
@@ -122,10 +130,13 @@ async fn metrics(State(status): State<Arc<StoreStatus>>) -> String {
     let counts = status.pd.regions.store_counts();
     let (leaders, regions) = counts.get(&status.store).copied().unwrap_or_default();
     let log_backup = status.log_backup.as_ref().map(LogBackup::metrics_text);
+    let share = status.courtesy.share();
     format!(
         "# TYPE tikv_raftstore_region_count gauge\n\
          tikv_raftstore_region_count{{type=\"leader\"}} {leaders}\n\
-         tikv_raftstore_region_count{{type=\"region\"}} {regions}\n{}",
+         tikv_raftstore_region_count{{type=\"region\"}} {regions}\n\
+         # TYPE br_background_share gauge\n\
+         br_background_share {share:.3}\n{}",
         log_backup.unwrap_or_default()
     )
 }

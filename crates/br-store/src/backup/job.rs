@@ -107,6 +107,7 @@ impl Job {
             },
             file_bytes_max: store.config.backup_sst_bytes_max,
             cancel,
+            courtesy: store.storage.courtesy().clone(),
         };
         let boundaries = {
             let (engine, is_raw) = (store.engine().clone(), plan.form.is_raw());

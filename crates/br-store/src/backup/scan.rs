@@ -12,9 +12,13 @@ use super::{
     form::{Form, RawRoom},
     writer::{FinishedFile, PieceWriter, WriterOptions},
 };
-use crate::{engine::Snapshot, mvcc::RangeView};
+use crate::{
+    courtesy::{Background, Courtesy},
+    engine::Snapshot,
+    mvcc::RangeView,
+};
 
-/// Entries between two looks at the cancellation.
+/// Entries between two looks at the cancellation and at what clients suffer: about a millisecond.
 const ENTRIES_BETWEEN_CHECKS: u32 = 1024;
 
 /// What every scan of a request needs.
@@ -27,6 +31,7 @@ pub(super) struct ScanOptions {
     /// Bytes of keys and values in a pair of files, from which on it ends.
     pub(super) file_bytes_max: u64,
     pub(super) cancel: CancellationToken,
+    pub(super) courtesy: Courtesy,
 }
 
 /// One pair of files.
@@ -37,19 +42,29 @@ pub(super) struct Scanned {
     pub(super) next: Option<EncodedKey>,
 }
 
-/// Looks at the cancellation now and then.
+/// Looks at the cancellation now and then, and gives way to clients.
 struct Checks<'a> {
     cancel: &'a CancellationToken,
+    worker: Background,
     count: u32,
 }
 
 impl Checks<'_> {
+    fn new(options: &ScanOptions) -> Checks<'_> {
+        Checks {
+            cancel: &options.cancel,
+            worker: options.courtesy.backup(),
+            count: 0,
+        }
+    }
+
     fn entry(&mut self) -> Result<(), PieceError> {
         self.count += 1;
         if self.count < ENTRIES_BETWEEN_CHECKS {
             return Ok(());
         }
         self.count = 0;
+        self.worker.give_way_blocking();
         if self.cancel.is_cancelled() {
             Err(PieceError::Cancelled)
         } else {
@@ -66,10 +81,7 @@ pub(super) fn transactional(
     from: &EncodedKey,
 ) -> Result<Scanned, PieceError> {
     let mut writer = PieceWriter::new(rt, &options.writer);
-    let mut checks = Checks {
-        cancel: &options.cancel,
-        count: 0,
-    };
+    let mut checks = Checks::new(options);
     let mut entries = view.entries_from(&key::data_key(from.as_bytes()), options.start_ts)?;
     let mut user_key = Vec::new();
     while let Some(entry) = entries.next()? {
@@ -109,10 +121,7 @@ pub(super) fn raw(
 ) -> Result<Scanned, PieceError> {
     let form = options.form;
     let mut writer = PieceWriter::new(rt, &options.writer);
-    let mut checks = Checks {
-        cancel: &options.cancel,
-        count: 0,
-    };
+    let mut checks = Checks::new(options);
     let now_seconds = rt.wall().0 / 1000;
     let mut cursor = snapshot.iter(options.raw_cf, key::data_range(range));
     let mut room = RawRoom::default();

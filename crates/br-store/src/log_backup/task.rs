@@ -140,6 +140,7 @@ impl Preparation {
                 storage: storage.with_faults(store.faults.clone()),
                 compression: info.compression,
                 encryption,
+                courtesy: store.mvcc.courtesy().clone(),
             },
         })
     }

@@ -23,6 +23,8 @@ use br_rt::Rt;
 use br_storage::{MasterKeys, Storage as ExternalStorage};
 use br_types::{StoreId, TimeStamp};
 
+use crate::courtesy::Courtesy;
+
 use super::{
     collector::{RegionProgress, Sealed},
     error::FlushError,
@@ -42,6 +44,7 @@ pub(crate) struct Destination {
     pub(crate) storage: ExternalStorage,
     pub(crate) compression: LogCompression,
     pub(crate) encryption: Encryption,
+    pub(crate) courtesy: Courtesy,
 }
 
 /// How a task's log is encrypted.
@@ -243,7 +246,9 @@ async fn write_group(
     let (crypter, key) = destination.encryption.object_key(rt).await?;
     let mut packer = Packer::new(sources, destination.compression, crypter);
     let mut writer = destination.storage.writer(&group.name)?;
+    let mut worker = destination.courtesy.flush();
     loop {
+        worker.give_way().await;
         let chunk;
         (packer, chunk) = rt
             .blocking(move || {

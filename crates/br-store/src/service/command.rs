@@ -39,6 +39,9 @@ pub(super) trait Command: Sized + Send + 'static {
     fn begins_below(&self) -> Option<&[u8]> {
         None
     }
+    /// Whether it tells what clients suffer: how long it takes depends neither on how much it
+    /// reads nor on what others have locked.
+    const IS_TYPICAL: bool = false;
     /// The answer with a region error.
     fn refused(error: errorpb::Error) -> Self::Answer;
     /// Does it.
@@ -83,6 +86,13 @@ pub(super) async fn handle<C: Command>(
     match check(store, command.context(), C::ACCESS, keys.into_iter()) {
         Ok(state) => match outside(&state.range(), range, below) {
             Some(key) => Ok(C::refused(key_not_in_region(&key, &state.region))),
+            None if C::IS_TYPICAL => {
+                let began = store.rt.now();
+                let answer = command.run(store, state.range()).await;
+                let took = store.rt.now().since(began);
+                store.storage.courtesy().foreground(took);
+                Ok(answer)
+            }
             None => Ok(command.run(store, state.range()).await),
         },
         Err(Reject::Region(error)) => Ok(C::refused(*error)),
@@ -129,11 +139,13 @@ macro_rules! commands {
         keys |$this:ident| $keys:expr;
         $(range |$that:ident| $range:expr;)?
         $(below |$this_one:ident| $below:expr;)?
+        $(typical $is_typical:literal;)?
         run |$own:ident, $store:ident, $region:ident| $run:expr;)*) => {
         $(impl Command for kvrpcpb::$request {
             type Answer = kvrpcpb::$answer;
             const ACCESS: Access = Access::$access;
             const IS_TRANSACTIONAL: bool = $transactional;
+            $(const IS_TYPICAL: bool = $is_typical;)?
 
             fn context(&self) -> Option<&kvrpcpb::Context> {
                 self.context.as_ref()
@@ -164,6 +176,7 @@ macro_rules! commands {
 commands! {
     Read true GetRequest => GetResponse
         keys |r| vec![&r.key];
+        typical true;
         run |r, store, _region| blocking(store, move |s| s.get(&r)).await;
     Read true BatchGetRequest => BatchGetResponse
         keys |r| slices(&r.keys);
@@ -176,9 +189,11 @@ commands! {
         run |r, store, region| blocking(store, move |s| s.scan_lock(&r, &region)).await;
     Write true PrewriteRequest => PrewriteResponse
         keys |r| r.mutations.iter().map(|mutation| mutation.key.as_slice()).collect();
+        typical true;
         run |r, store, _region| store.storage.prewrite(r).await;
     Write true CommitRequest => CommitResponse
         keys |r| slices(&r.keys);
+        typical true;
         run |r, store, _region| store.storage.commit(r).await;
     Write true CleanupRequest => CleanupResponse
         keys |r| vec![&r.key];
@@ -214,6 +229,7 @@ commands! {
 
     Read false RawGetRequest => RawGetResponse
         keys |r| vec![&r.key];
+        typical true;
         run |r, store, _region| blocking(store, move |s| s.raw_get(&r)).await;
     Read false RawBatchGetRequest => RawBatchGetResponse
         keys |r| slices(&r.keys);
@@ -233,12 +249,14 @@ commands! {
         run |r, store, region| blocking(store, move |s| s.raw_checksum(&r, &region)).await;
     Write false RawPutRequest => RawPutResponse
         keys |r| vec![&r.key];
+        typical true;
         run |r, store, _region| store.storage.raw_put(r).await;
     Write false RawBatchPutRequest => RawBatchPutResponse
         keys |r| r.pairs.iter().map(|pair| pair.key.as_slice()).collect();
         run |r, store, _region| store.storage.raw_batch_put(r).await;
     Write false RawDeleteRequest => RawDeleteResponse
         keys |r| vec![&r.key];
+        typical true;
         run |r, store, _region| store.storage.raw_delete(r).await;
     Write false RawBatchDeleteRequest => RawBatchDeleteResponse
         keys |r| slices(&r.keys);

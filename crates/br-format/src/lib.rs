@@ -10,7 +10,8 @@
 //! - [`crypter`]: encryption of all of them; [`master_key`]: keys under other keys;
 //! - [`resume`]: files from which an interrupted backup goes on;
 //! - [`kv_stats`]: sums that prove a table complete;
-//! - [`log`]: everything of a log backup.
+//! - [`log`]: everything of a log backup;
+//! - [`sealed`]: a layer below all of these, encrypted and authenticated.
 
 pub mod backup_lock;
 pub mod backupmeta;
@@ -21,6 +22,7 @@ pub mod master_key;
 pub mod names;
 pub mod resume;
 pub mod schema;
+pub mod sealed;
 pub mod stats;
 mod wire;
 

@@ -10,12 +10,26 @@ use bytes::Bytes;
 /// # Errors
 /// There is no `backupmeta`, or the storage is out of reach; within, that one of the two has changed.
 pub async fn read(storage: &Storage) -> Result<Result<Bytes, MetaError>, StorageError> {
-    let stored = storage.read(BACKUPMETA).await?;
+    let stored = match storage.read(BACKUPMETA).await {
+        Ok(stored) => stored,
+        Err(error) => return damaged(BACKUPMETA, error),
+    };
     match storage.read(BACKUPMETA_SUM).await {
         Ok(sum) => Ok(check_sum(&stored, &sum).map(|()| stored)),
         // Other tools do not write it.
         Err(error) if error.is_not_found() => Ok(Ok(stored)),
-        Err(error) => Err(error),
+        Err(error) => damaged(BACKUPMETA_SUM, error),
+    }
+}
+
+/// A sealed object that was changed is damage of the backup.
+fn damaged(object: &str, error: StorageError) -> Result<Result<Bytes, MetaError>, StorageError> {
+    match error.damage() {
+        Some(reason) => Ok(Err(MetaError::Malformed {
+            object: object.to_owned(),
+            reason,
+        })),
+        None => Err(error),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{Failure, Operation, Storage, StorageError, open::local_failure};
 impl Storage {
     /// Whether [`Storage::adopt`] can take files out of the folder `from`.
     pub fn can_adopt_from(&self, from: &Path) -> bool {
-        let Some(store) = self.local_store() else {
+        let Some(store) = self.local_store().filter(|_| !self.is_sealed()) else {
             return false;
         };
         // The folder itself is no name of an object; that of any object in it is.
@@ -41,8 +41,12 @@ impl Storage {
         self.retry(Operation::Write, name, || {
             let is_first = !std::mem::replace(&mut is_repeated, true);
             let to = match self.local_store() {
-                Some(store) => store.path_to_filesystem(&path).map_err(Failure::from),
-                None => Err(Failure::Settings("it is not a directory".into())),
+                Some(store) if !self.is_sealed() => {
+                    store.path_to_filesystem(&path).map_err(Failure::from)
+                }
+                _ => Err(Failure::Settings(
+                    "it is not a directory of plain files".into(),
+                )),
             };
             let file = file.to_owned();
             async move {

@@ -1,6 +1,6 @@
 use std::{fmt, path::PathBuf};
 
-use crate::Secret;
+use crate::{SealKeys, Secret};
 
 /// Where external storage lies, with everything that is needed to open it.
 ///
@@ -47,6 +47,13 @@ pub enum Backend {
         prefix: String,
         /// The rest.
         options: AzureOptions,
+    },
+    /// One of the others, with every object sealed ([`br_format::sealed`]).
+    Sealed {
+        /// Where it lies; not sealed itself.
+        inner: Box<Backend>,
+        /// What opens its keyring.
+        keys: SealKeys,
     },
 }
 
@@ -165,12 +172,40 @@ impl Backend {
                 NameLayout::SubDirectories
             }
             Backend::Noop | Backend::Gcs { .. } | Backend::Azure { .. } => NameLayout::Flat,
+            Backend::Sealed { inner, .. } => inner.layout(),
         }
     }
 
     /// Whether nothing that is written there can be read.
     pub fn is_noop(&self) -> bool {
-        matches!(self, Backend::Noop)
+        matches!(self.unsealed(), Backend::Noop)
+    }
+
+    /// The same place with every object sealed; one without keys or without objects stays as it is.
+    #[must_use]
+    pub fn sealed(self, keys: SealKeys) -> Backend {
+        match self {
+            Backend::Sealed { inner, .. } => inner.sealed(keys),
+            Backend::Noop => Backend::Noop,
+            backend if keys.is_empty() => backend,
+            backend => Backend::Sealed {
+                inner: Box::new(backend),
+                keys,
+            },
+        }
+    }
+
+    /// The same place with its objects as they are stored.
+    pub fn unsealed(&self) -> &Backend {
+        match self {
+            Backend::Sealed { inner, .. } => inner,
+            backend => backend,
+        }
+    }
+
+    /// Whether every object there is sealed.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self, Backend::Sealed { .. })
     }
 
     /// A folder of it, as a place of its own. `folder` has no `/` at either end; the empty one is
@@ -184,6 +219,7 @@ impl Backend {
         match &mut below {
             Backend::Noop => {}
             Backend::Local { path } => path.push(folder),
+            Backend::Sealed { inner, .. } => **inner = inner.below(folder),
             Backend::Memory { prefix, .. }
             | Backend::S3 { prefix, .. }
             | Backend::Gcs { prefix, .. }
@@ -203,6 +239,7 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, bucket, prefix) = match self {
             Backend::Noop => return f.write_str("noop://"),
+            Backend::Sealed { inner, .. } => return inner.fmt(f),
             Backend::Local { path } => return write!(f, "local://{}", path.display()),
             Backend::Memory { name, prefix } => ("memory", name, prefix),
             Backend::S3 { bucket, prefix, .. } => ("s3", bucket, prefix),

@@ -1,5 +1,6 @@
 use std::{error::Error, fmt, io, sync::Arc};
 
+use br_format::sealed::SealedError;
 use br_types::{Classify, Code, Kind};
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -107,6 +108,32 @@ pub enum Failure {
     /// The other side refuses for a reason of its own.
     #[error("{0}")]
     Refused(String),
+    /// A sealed object or keyring is not what was written.
+    #[error(transparent)]
+    Damaged(SealedError),
+    /// The object is sealed, and no keys were given.
+    #[error("it is sealed, and no key was given")]
+    IsSealed,
+    /// Keys were given for a storage that has none.
+    #[error("the storage has no keyring: it is not sealed")]
+    NoKeyring {
+        /// Whether nothing at all lies there.
+        is_empty: bool,
+    },
+    /// What was to become a sealed storage has other objects.
+    #[error("it has objects that are not sealed")]
+    NotEmpty,
+    /// Somebody else has changed the keyring meanwhile.
+    #[error("somebody else changes its keys at this moment")]
+    KeyringChanged,
+    /// No master key opens the keyring.
+    #[error("{text}")]
+    MasterKeys {
+        /// Why.
+        text: String,
+        /// What the caller does.
+        kind: Kind,
+    },
 }
 
 impl StorageError {
@@ -119,6 +146,27 @@ impl StorageError {
     pub fn is_already_exists(&self) -> bool {
         self.failure == Failure::AlreadyExists
     }
+
+    /// What is wrong with a sealed object that is not as it was written, as part of a sentence about it.
+    pub fn damage(&self) -> Option<String> {
+        match &self.failure {
+            Failure::Damaged(error) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the keys that do not fit the storage.
+    pub fn is_of_keys(&self) -> bool {
+        matches!(
+            self.failure,
+            Failure::IsSealed | Failure::NoKeyring { .. } | Failure::MasterKeys { .. }
+        )
+    }
+
+    /// Whether it is to be sealed, and nothing is there yet.
+    pub fn is_unused(&self) -> bool {
+        self.failure == Failure::NoKeyring { is_empty: true }
+    }
 }
 
 /// For attempts below the operations on objects.
@@ -126,8 +174,10 @@ impl Classify for Failure {
     fn kind(&self) -> Kind {
         match self {
             Failure::Unavailable(_) => Kind::Retry,
-            Failure::AlreadyExists => Kind::Conflict,
+            Failure::AlreadyExists | Failure::KeyringChanged => Kind::Conflict,
+            Failure::MasterKeys { kind, .. } => *kind,
             Failure::NotFound(_)
+            | Failure::Damaged(_)
             | Failure::Truncated { .. }
             | Failure::TooLarge { .. }
             | Failure::BadName(_) => Kind::Data,
@@ -135,6 +185,9 @@ impl Classify for Failure {
             | Failure::PermissionDenied(_)
             | Failure::DiskFull(_)
             | Failure::Settings(_)
+            | Failure::IsSealed
+            | Failure::NoKeyring { .. }
+            | Failure::NotEmpty
             | Failure::Refused(_) => Kind::Invalid,
         }
     }
@@ -178,6 +231,17 @@ impl Classify for StorageError {
             }
             Failure::Truncated { .. } => "restore the object from a copy, or use another backup",
             Failure::Settings(_) => "correct the storage URL or its flags",
+            Failure::Damaged(_) => {
+                "somebody may have tampered with the storage: restore the object from a copy, or use \
+                 another backup"
+            }
+            Failure::IsSealed => "pass --seal-key with a master key of this storage",
+            Failure::NoKeyring { .. } => {
+                "check the storage URL; if what lies there was never sealed, leave out --seal-key"
+            }
+            Failure::NotEmpty => "choose a new place: all objects of a sealed storage are sealed",
+            Failure::KeyringChanged => "wait until the other command is done, then run again",
+            Failure::MasterKeys { .. } => "pass --seal-key with a master key of this storage",
             Failure::TooLarge { .. } | Failure::BadName(_) | Failure::Refused(_) => return None,
         };
         Some(step.to_owned())

@@ -13,6 +13,7 @@ mod http;
 mod list;
 mod master_keys;
 mod open;
+mod sealed;
 mod secret;
 mod storage;
 mod tls;
@@ -22,12 +23,15 @@ mod writer;
 
 pub use aws::{Kms, KmsDataKey, KmsError};
 pub use backend::{AzureOptions, Backend, GcsOptions, NameLayout, S3Options, StorageOptions};
+/// The newest form of sealed objects that is read and written here.
+pub use br_format::sealed::object::FORM as SEALED_FORM;
 pub use error::{Failure, Operation, StorageError};
 pub use fault::{CrashPoint, Faults, Outage};
 pub use http::{Traffic, traffic_of_process};
 pub use list::Entry;
 pub use master_keys::{MasterKeys, MasterKeysError, parse_master_key};
 pub use open::{forget_memory, set_memory_faults};
+pub use sealed::{Rotation, SealKeys, rotate_seal_keys};
 pub use secret::Secret;
 pub use storage::{READ_BYTES_MAX, Storage};
 pub use tls::install_tls_provider;

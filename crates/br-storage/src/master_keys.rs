@@ -269,6 +269,27 @@ impl MasterKeys {
         Err(failed)
     }
 
+    /// Wraps a data key under each of the master keys, so that any of them opens it.
+    ///
+    /// # Errors
+    /// One of them does not work.
+    pub async fn wrap_under_all(&self, data_key: &[u8]) -> Result<MasterKeyBased, MasterKeysError> {
+        let mut wrapped = MasterKeyBased::default();
+        for key in &self.0.keys {
+            let content = key.wrap(&self.0.rt, data_key).await?;
+            wrapped.data_key_encrypted_content.push(content);
+        }
+        Ok(wrapped)
+    }
+
+    /// The master keys as text for people, without settings, which can be secret.
+    pub fn places(&self) -> Vec<String> {
+        let places = self.0.keys.iter().map(|key| match key {
+            Opened::File { place, .. } | Opened::Kms { place, .. } => place.clone(),
+        });
+        places.collect()
+    }
+
     /// Unwraps a data key with the master key that wrapped it.
     ///
     /// # Errors

@@ -19,6 +19,7 @@
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
+use br_format::sealed::object::looks_sealed;
 use br_rt::{CancellationToken, RetryPolicy, Rt};
 use bytes::Bytes;
 use futures::{TryStreamExt, stream};
@@ -29,6 +30,7 @@ use object_store::{
 
 use crate::{
     Backend, Failure, Faults, MasterKeys, NameLayout, Operation, StorageError, Writer, open,
+    sealed::{self, Absent, Ring, SealedStore},
 };
 
 #[cfg(test)]
@@ -70,14 +72,22 @@ struct Inner {
     retry: RetryPolicy,
     faults: Faults,
     master_keys: Option<MasterKeys>,
+    is_sealed: bool,
 }
 
 impl Storage {
-    /// Opens a backend. A directory has to exist; buckets are not asked.
+    /// Opens a backend. A directory has to exist, and so has the keyring of a sealed storage; other
+    /// buckets are not asked.
     ///
     /// # Errors
-    /// The directory is missing or not accessible; settings that are wrong or not supported.
+    /// The directory is missing or not accessible; settings that are wrong or not supported; no key
+    /// opens the keyring, or there is none.
     pub async fn open(rt: &Rt, backend: &Backend) -> Result<Storage, StorageError> {
+        let plain = Storage::open_plain(rt, backend.unsealed()).await?;
+        plain.sealed_as(backend, Absent::Refuse).await
+    }
+
+    async fn open_plain(rt: &Rt, backend: &Backend) -> Result<Storage, StorageError> {
         let place: Arc<str> = backend.to_string().into();
         let opened = open::open(rt, backend)
             .await
@@ -100,16 +110,39 @@ impl Storage {
             retry: RETRY,
             faults: opened.faults,
             master_keys: None,
+            is_sealed: false,
         })))
     }
 
-    /// Makes the directory of a local backend (mode 0777 under the umask) and opens it; the side
-    /// of the command only. Other backends are just opened.
+    /// The same storage with its objects sealed, if the backend says so.
+    async fn sealed_as(self, backend: &Backend, absent: Absent) -> Result<Storage, StorageError> {
+        let Backend::Sealed { keys, .. } = backend else {
+            // Plain objects beside sealed ones would be damage to who has the keys.
+            return match absent == Absent::Create && sealed::has_keyring(&self).await? {
+                true => Err(self.error(Operation::Open, "", Failure::IsSealed)),
+                false => Ok(self),
+            };
+        };
+        let ring = Arc::new(Ring::open(self.clone(), keys, absent).await?);
+        let sealed = |store: &Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
+            Arc::new(SealedStore::new(store.clone(), ring.clone()))
+        };
+        Ok(Storage(Arc::new(Inner {
+            store: sealed(&self.0.store),
+            once: sealed(&self.0.once),
+            is_sealed: true,
+            ..(*self.0).clone()
+        })))
+    }
+
+    /// Makes the directory of a local backend (mode 0777 under the umask), and the keyring of a
+    /// sealed one where nothing is yet, and opens it; the side of the command only. Other backends are
+    /// just opened.
     ///
     /// # Errors
-    /// As [`Storage::open`].
+    /// As [`Storage::open`]; what is to be sealed has objects that are not, or what is not, a keyring.
     pub async fn create_base(rt: &Rt, backend: &Backend) -> Result<Storage, StorageError> {
-        if let Backend::Local { path } = backend {
+        if let Backend::Local { path } = backend.unsealed() {
             let path = path.clone();
             rt.blocking(move || open::create_base(&path))
                 .await
@@ -120,7 +153,8 @@ impl Storage {
                     failure,
                 })?;
         }
-        Storage::open(rt, backend).await
+        let plain = Storage::open_plain(rt, backend.unsealed()).await?;
+        plain.sealed_as(backend, Absent::Create).await
     }
 
     /// The same storage with another policy of retries.
@@ -153,6 +187,11 @@ impl Storage {
     /// The master keys of the log that lies there, if they were given.
     pub fn master_keys(&self) -> Option<&MasterKeys> {
         self.0.master_keys.as_ref()
+    }
+
+    /// Whether its objects are sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.0.is_sealed
     }
 
     /// How stores name their files there.
@@ -192,7 +231,9 @@ impl Storage {
                     max: size_bytes_max,
                 });
             }
-            self.body(result, size).await
+            let bytes = self.body(result, size).await?;
+            self.check_readable(&bytes)?;
+            Ok(bytes)
         })
         .await
     }
@@ -219,9 +260,21 @@ impl Storage {
                     found,
                 });
             }
-            self.body(result, range.end - range.start).await
+            let bytes = self.body(result, range.end - range.start).await?;
+            if range.start == 0 {
+                self.check_readable(&bytes)?;
+            }
+            Ok(bytes)
         })
         .await
+    }
+
+    /// Who has no keys is told so, before the bytes of a sealed object are taken for another format.
+    fn check_readable(&self, start: &[u8]) -> Result<(), Failure> {
+        match !self.0.is_sealed && looks_sealed(start) {
+            true => Err(Failure::IsSealed),
+            false => Ok(()),
+        }
     }
 
     /// A range beyond the end is refused in a different way by each backend.

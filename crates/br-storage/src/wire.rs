@@ -7,7 +7,7 @@ use br_proto::backup::{self as pb, storage_backend::Backend as Proto};
 use br_types::{Classify, Code, Kind};
 use sha2::{Digest, Sha256};
 
-use crate::{AzureOptions, Backend, GcsOptions, S3Options, Secret, aws};
+use crate::{AzureOptions, Backend, GcsOptions, S3Options, SealKeys, Secret, aws};
 
 #[cfg(test)]
 mod tests;
@@ -98,9 +98,16 @@ impl Backend {
                 prefix,
                 options,
             } => Proto::AzureBlobStorage(azure_to_proto(container, prefix, options, send)?),
+            Backend::Sealed { inner, keys } => {
+                return Ok(pb::StorageBackend {
+                    sealed: Some(keys.to_proto(send)),
+                    ..inner.to_proto(send)?
+                });
+            }
         };
         Ok(pb::StorageBackend {
             backend: Some(backend),
+            sealed: None,
         })
     }
 
@@ -109,6 +116,18 @@ impl Backend {
     /// # Errors
     /// No backend, or a kind that is not supported here.
     pub fn from_proto(proto: &pb::StorageBackend) -> Result<Backend, BackendError> {
+        let backend = Backend::plain_from_proto(proto)?;
+        match &proto.sealed {
+            None => Ok(backend),
+            // Without keys nothing could be opened, and plain objects must not come of it.
+            Some(sealed) if sealed.master_keys.is_empty() => {
+                Err(BackendError::Unsupported("sealed without master keys"))
+            }
+            Some(sealed) => Ok(backend.sealed(SealKeys::from_proto(sealed))),
+        }
+    }
+
+    fn plain_from_proto(proto: &pb::StorageBackend) -> Result<Backend, BackendError> {
         let trimmed = |prefix: &str| prefix.trim_matches('/').to_owned();
         Ok(match proto.backend.as_ref().ok_or(BackendError::Missing)? {
             Proto::Noop(_) => Backend::Noop,

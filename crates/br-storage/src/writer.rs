@@ -2,9 +2,12 @@
 //! Writes one large object part by part while its bytes are being made.
 //!
 //! # Ordering and invariants
-//! Up to one part is buffered and [`PARTS_IN_FLIGHT_MAX`] are on their way, so that memory stays
-//! below `(1 + PARTS_IN_FLIGHT_MAX) × PART_BYTES` whatever the size. The object appears as a
-//! whole in [`Writer::finish`]. What fits one part goes in one request.
+//! Up to one part is buffered and [`PARTS_IN_FLIGHT_MAX`] are on their way, but no more than
+//! [`IN_FLIGHT_BYTES_MAX`] or one part: memory stays below that and a part, 64 MiB for an object of up to
+//! 56 GB. The object appears as a whole in [`Writer::finish`]. What fits one part goes in one request.
+//!
+//! Nobody says beforehand how large it becomes, so parts grow with it ([`part_bytes`]): none of the
+//! storages takes more than 10 000.
 //!
 //! # Retries
 //! Each request of a part is tried again by the store; an upload that fails nevertheless is over,
@@ -22,11 +25,26 @@ use sha2::{Digest, Sha256};
 
 use crate::{Failure, Operation, Storage, StorageError};
 
-/// Size of a part; S3 takes parts from 5 MiB on, and at most 10 000 of them (80 GB here).
+/// Size of a first part; S3 takes parts from 5 MiB on.
 pub const PART_BYTES: usize = 8 << 20;
+
+/// So many parts have one size; those after them twice as much.
+const PARTS_OF_ONE_SIZE: usize = 1000;
+
+/// The largest part has 2 GiB: Azure takes 4000 MiB, others 5 GiB.
+const DOUBLINGS_MAX: usize = 8;
+
+/// Bytes on their way at once, beside one part however large.
+const IN_FLIGHT_BYTES_MAX: usize = PARTS_IN_FLIGHT_MAX * PART_BYTES;
 
 /// Parts of one object on their way at once: enough to fill a line while the next is made.
 pub const PARTS_IN_FLIGHT_MAX: usize = 4;
+
+/// The size of the number-th part, from 0. 10 000 of them have 5.8 TiB; S3 and GCS end at 5 TiB, Azure at
+/// 190 TiB.
+fn part_bytes(number: usize) -> usize {
+    PART_BYTES << (number / PARTS_OF_ONE_SIZE).min(DOUBLINGS_MAX)
+}
 
 type Part = Task<object_store::Result<()>>;
 
@@ -38,6 +56,8 @@ pub struct Writer {
     buffer: BytesMut,
     upload: Option<Box<dyn MultipartUpload>>,
     parts: VecDeque<Part>,
+    /// Parts that were sent.
+    sent: usize,
     size_bytes: u64,
     hash: Option<Sha256>,
 }
@@ -60,6 +80,7 @@ impl Writer {
             buffer: BytesMut::new(),
             upload: None,
             parts: VecDeque::new(),
+            sent: 0,
             size_bytes: 0,
             hash: None,
         }
@@ -87,10 +108,10 @@ impl Writer {
         }
         self.size_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.buffer.len() == PART_BYTES {
+            if self.buffer.len() >= part_bytes(self.sent) {
                 self.send_part().await?;
             }
-            let room = PART_BYTES - self.buffer.len();
+            let room = part_bytes(self.sent).saturating_sub(self.buffer.len());
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.buffer.extend_from_slice(now);
             bytes = later;
@@ -144,13 +165,16 @@ impl Writer {
 
     async fn send_part(&mut self) -> Result<(), StorageError> {
         let bytes = self.buffer.split().freeze();
+        self.sent += 1;
         if self.storage.is_noop() {
             return Ok(());
         }
         if self.upload.is_none() {
             self.upload = Some(start(&self.storage, &self.name, &self.path).await?);
         }
-        while self.parts.len() >= PARTS_IN_FLIGHT_MAX
+        let in_flight_max =
+            (IN_FLIGHT_BYTES_MAX / bytes.len().max(1)).clamp(1, PARTS_IN_FLIGHT_MAX);
+        while self.parts.len() >= in_flight_max
             && let Some(part) = self.parts.front_mut()
         {
             let result = part.await;
@@ -207,6 +231,29 @@ impl Drop for Writer {
             let rt = self.storage.rt().clone();
             rt.spawn(async move { abort(&mut *upload, &name).await })
                 .detach();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_object_has_too_many_parts() {
+        assert_eq!(part_bytes(0), PART_BYTES);
+        assert_eq!(part_bytes(999), PART_BYTES);
+        assert_eq!(part_bytes(1000), 2 * PART_BYTES);
+        assert_eq!(part_bytes(usize::MAX), 2 << 30);
+        // The largest object of S3, and what sealing adds to it.
+        let whole: u64 = (0..9_990).map(|number| part_bytes(number) as u64).sum();
+        let sealed = br_format::sealed::object::stored_size(5 << 40);
+        assert!(whole > sealed, "{whole}");
+        // Small ones have small parts.
+        let first: u64 = (0..1000).map(|number| part_bytes(number) as u64).sum();
+        assert_eq!(first, 1000 * PART_BYTES as u64);
+        for number in 1..20_000 {
+            assert!(part_bytes(number) >= part_bytes(number - 1));
         }
     }
 }

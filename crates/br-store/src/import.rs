@@ -35,6 +35,7 @@ mod service;
 mod speed_limit;
 mod sst_file;
 mod staged;
+mod storages;
 mod suspend;
 mod upload;
 mod write;
@@ -49,7 +50,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     file_cache::FileCache, mode::ImportMode, partition_range::PartitionRanges,
-    speed_limit::SpeedLimits, staged::Staged, suspend::Suspension,
+    speed_limit::SpeedLimits, staged::Staged, storages::Storages, suspend::Suspension,
 };
 use crate::{engine::Engine, scratch_file::empty_dir};
 
@@ -65,6 +66,7 @@ pub struct Importer {
     engine: Arc<dyn Engine>,
     cache_dir: PathBuf,
     cache: FileCache,
+    storages: Storages,
     staged: Staged,
     limits: SpeedLimits,
     mode: ImportMode,
@@ -92,6 +94,7 @@ impl Importer {
         Ok(Importer {
             cache_dir,
             cache: FileCache::default(),
+            storages: Storages::default(),
             staged: Staged::new(rt.clone(), staged_dir),
             limits: SpeedLimits::new(rt.clone()),
             mode: ImportMode::new(rt.clone()),

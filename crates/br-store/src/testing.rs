@@ -295,6 +295,7 @@ pub(crate) fn local(path: &Path) -> StorageBackend {
     let path = path.to_str().unwrap().to_owned();
     StorageBackend {
         backend: Some(Backend::Local(backup::Local { path })),
+        sealed: None,
     }
 }
 

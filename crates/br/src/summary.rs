@@ -29,7 +29,7 @@ pub(crate) use compact::log_compacted;
 pub(crate) use log_backup::{
     log_changed, log_metadata, log_started, log_status, log_truncate_plan, log_truncated,
 };
-pub(crate) use operator::{flushes, merge_plan, migrations};
+pub(crate) use operator::{flushes, merge_plan, migrations, rotated};
 pub(crate) use point::{point, point_plan};
 pub(crate) use show::show;
 

@@ -59,6 +59,9 @@ pub enum PdError {
     /// There is no such store.
     #[error("there is no store {0}")]
     NoStore(StoreId),
+    /// Stores of another make do not know sealed storages: they would write plain objects.
+    #[error("stores that neither read nor write sealed storages: {}", listed(.0))]
+    CannotSeal(Vec<StoreId>),
     /// What should be protected from garbage collection is gone already.
     #[error("versions at {wanted} may be collected already: the safe point is {safe_point}")]
     SafePointExceeded {
@@ -81,7 +84,9 @@ impl Classify for PdError {
             PdError::Rpc(error) => error.kind(),
             PdError::Http(error) => error.kind(),
             PdError::NoLeader { .. } | PdError::RegionsIncomplete { .. } => Kind::Retry,
-            PdError::ClusterIdMismatch { .. } | PdError::SafePointExceeded { .. } => Kind::Invalid,
+            PdError::ClusterIdMismatch { .. }
+            | PdError::SafePointExceeded { .. }
+            | PdError::CannotSeal(_) => Kind::Invalid,
             PdError::Refused { kind, .. } => match kind {
                 // A cluster that is just starting.
                 pdpb::ErrorType::NotBootstrapped => Kind::Retry,
@@ -106,6 +111,7 @@ impl Classify for PdError {
             PdError::Refused { .. } | PdError::NoRegion(_) | PdError::NoStore(_) => {
                 Code::PD_UPDATE_FAILED
             }
+            PdError::CannotSeal(_) => Code::UNSUPPORTED_OPERATION,
             PdError::Cancelled => Code::CANCELLED,
         }
     }
@@ -122,6 +128,11 @@ impl Classify for PdError {
             PdError::NoLeader { .. } => {
                 Some("Check the addresses given with --pd, and that PD has a leader".into())
             }
+            PdError::CannotSeal(_) => Some(
+                "leave out --seal-key: TiKV's stores know --crypter.method and, for a log, \
+                 --master-key"
+                    .into(),
+            ),
             PdError::ClusterIdMismatch { .. } => {
                 Some("Give only addresses of one cluster with --pd".into())
             }
@@ -131,6 +142,11 @@ impl Classify for PdError {
             _ => None,
         }
     }
+}
+
+fn listed(stores: &[StoreId]) -> String {
+    let stores: Vec<_> = stores.iter().map(StoreId::to_string).collect();
+    stores.join(", ")
 }
 
 impl PdError {

@@ -54,6 +54,23 @@ impl PdClient {
         Ok(stores)
     }
 
+    /// Finds out whether every store reads and writes sealed storages in this form: only the embedded
+    /// ones do, and say so. To be asked before a request or task names a sealed storage, for others
+    /// would pass over that and write plain objects.
+    ///
+    /// # Errors
+    /// [`PdError::CannotSeal`]; PD is out of reach or refuses.
+    pub async fn check_sealing(&self, form: u32) -> Result<(), PdError> {
+        let mut stores = self.kv_stores().await?;
+        stores.retain(|store| store.sealed_form < form);
+        match stores.is_empty() {
+            true => Ok(()),
+            false => Err(PdError::CannotSeal(
+                stores.iter().map(|store| StoreId(store.id)).collect(),
+            )),
+        }
+    }
+
     /// One store.
     ///
     /// # Errors

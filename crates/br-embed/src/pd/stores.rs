@@ -15,6 +15,7 @@ use std::{
 
 use br_proto::metapb;
 use br_rt::{Rt, UnixMillis};
+use br_storage::SEALED_FORM;
 use br_types::StoreId;
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +104,7 @@ impl StoreInfo {
             start_timestamp: i64::try_from(self.started.0 / 1000).unwrap_or(i64::MAX),
             last_heartbeat: i64::try_from(self.last_heartbeat.0.saturating_mul(1_000_000))
                 .unwrap_or(i64::MAX),
+            sealed_form: SEALED_FORM,
             ..metapb::Store::default()
         }
     }

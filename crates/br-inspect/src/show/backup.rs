@@ -27,7 +27,13 @@ pub(super) enum LookError {
 
 impl From<StorageError> for LookError {
     fn from(error: StorageError) -> Self {
-        LookError::Storage(error)
+        match error.damage() {
+            Some(reason) => LookError::Meta(MetaError::Malformed {
+                object: error.name,
+                reason,
+            }),
+            None => LookError::Storage(error),
+        }
     }
 }
 
@@ -187,7 +193,16 @@ async fn check(
 ) -> Result<Vec<MissingFile>, StorageError> {
     let checked: Vec<Option<MissingFile>> = stream::iter(files)
         .map(|file| async move {
-            let stored = storage.read(&file.name).await?;
+            let stored = match storage.read(&file.name).await {
+                Ok(stored) => stored,
+                Err(error) => {
+                    let problem = error.damage().ok_or(error)?;
+                    return Ok(Some(MissingFile {
+                        name: file.name,
+                        problem,
+                    }));
+                }
+            };
             let found = rt.blocking(move || Sha256::digest(&stored)).await;
             let is_same = found.as_slice() == file.sha256;
             Ok::<_, StorageError>((!is_same).then(|| MissingFile {

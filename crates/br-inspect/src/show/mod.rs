@@ -164,7 +164,8 @@ pub async fn show(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<Shown, ShowError> {
-    let storage = Storage::open(rt, backend).await?;
+    // Which folders are sealed shows when they are opened.
+    let storage = Storage::open(rt, backend.unsealed()).await?;
     let found = places::find(&storage).await?;
     if found.is_empty() {
         return Err(ShowError::Nothing {
@@ -178,10 +179,9 @@ pub async fn show(
             return Err(ShowError::Cancelled);
         }
         let backend = backend.below(&place.folder);
-        let storage = Storage::open(rt, &backend).await?;
         let what = tokio::select! {
             biased;
-            what = look(rt, storage, &place, options) => what?,
+            what = look_at(rt, &backend, &place, options) => what?,
             () = cancel.cancelled() => return Err(ShowError::Cancelled),
         };
         places.push(Place {
@@ -192,6 +192,28 @@ pub async fn show(
     }
     let windows = windows::windows(&places);
     Ok(Shown { places, windows })
+}
+
+/// Opens a place and looks at it. Keys that do not fit one of several places hide that one only.
+async fn look_at(
+    rt: &Rt,
+    backend: &Backend,
+    place: &places::Found,
+    options: &ShowOptions,
+) -> Result<What, ShowError> {
+    let shown = match Storage::open(rt, backend).await {
+        Ok(storage) => look(rt, storage, place, options).await,
+        Err(error) => Err(error.into()),
+    };
+    match shown {
+        Err(ShowError::Storage(error)) if error.is_of_keys() || error.damage().is_some() => {
+            Ok(What::Unreadable {
+                problem: error.to_string(),
+                next_step: error.next_step(),
+            })
+        }
+        shown => shown,
+    }
 }
 
 async fn look(

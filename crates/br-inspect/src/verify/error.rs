@@ -101,9 +101,10 @@ impl From<LogReadError> for Trouble {
 
 impl From<StorageError> for Trouble {
     fn from(error: StorageError) -> Trouble {
-        match error.is_not_found() {
-            true => Trouble::Damage(MISSING.to_owned()),
-            false => Trouble::End(error.into()),
+        match error.damage() {
+            Some(problem) => Trouble::Damage(problem),
+            None if error.is_not_found() => Trouble::Damage(MISSING.to_owned()),
+            None => Trouble::End(error.into()),
         }
     }
 }

@@ -7,7 +7,7 @@ use br_storage::Storage;
 use br_tidb::table_key::table_id;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::error::{MISSING, VerifyError};
+use super::error::{Trouble, VerifyError};
 use super::pair::{self, Form, Half, Problem};
 use super::report::{Contents, Cost, Found, Part};
 use super::{CONTENTS_IN_FLIGHT_MAX, Look};
@@ -94,14 +94,17 @@ async fn check_pair(
     for file in pair.files {
         match storage.read(&file.name).await {
             Ok(stored) => halves.push(Half { file, stored }),
-            Err(error) if error.is_not_found() => {
+            Err(error) => {
+                let text = match Trouble::from(error) {
+                    Trouble::Damage(text) => text,
+                    Trouble::End(error) => return Err(error),
+                };
                 is_complete = false;
                 problems.push(Problem {
                     object: file.name,
-                    text: MISSING.to_owned(),
+                    text,
                 });
             }
-            Err(error) => return Err(error.into()),
         }
     }
     let crypter = look.options.crypter.clone();

@@ -8,5 +8,6 @@
 mod backups;
 mod logs;
 mod place;
+mod sealed_storage;
 mod silent;
 mod table;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use br_format::crypter::Crypter;
 use br_inspect::verify::{Depth, Finding, Part, Verified, VerifyError, VerifyOptions, verify};
 use br_rt::{CancellationToken, Progress, Rt, Silent};
-use br_storage::{Backend, Storage};
+use br_storage::{Backend, SealKeys, Storage};
 use br_types::{Classify, Kind};
 use tempfile::TempDir;
 
@@ -50,6 +50,9 @@ impl Done {
 pub(crate) struct Place {
     folder: TempDir,
     crypter: Crypter,
+    seal: SealKeys,
+    /// Holds the files of `seal`.
+    _keys: Option<TempDir>,
 }
 
 pub(crate) fn number(name: &str, default: u64) -> u64 {
@@ -102,7 +105,32 @@ impl Place {
     pub(crate) fn copy_of_folder(golden: &Path, crypter: Crypter) -> Place {
         let folder = tempfile::tempdir().unwrap();
         copy(golden, folder.path());
-        Place { folder, crypter }
+        Place {
+            crypter,
+            folder,
+            ..Place::empty()
+        }
+    }
+
+    pub(crate) fn empty() -> Place {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+            crypter: Crypter::plaintext(),
+            seal: SealKeys::default(),
+            _keys: None,
+        }
+    }
+
+    pub(crate) fn seal_with(&mut self, seal: SealKeys, keys: TempDir) {
+        self.seal = seal;
+        self._keys = Some(keys);
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        let backend = Backend::Local {
+            path: self.path().to_owned(),
+        };
+        backend.sealed(self.seal.clone())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -170,10 +198,7 @@ impl Place {
 
     pub(crate) async fn verify(&self) -> Result<Verified, VerifyError> {
         let rt = Rt::real();
-        let backend = Backend::Local {
-            path: self.path().to_owned(),
-        };
-        let storage = Storage::open(&rt, &backend).await.unwrap();
+        let storage = Storage::open(&rt, &self.backend()).await.unwrap();
         let options = VerifyOptions {
             crypter: self.crypter.clone(),
             log_crypter: self.crypter.clone(),

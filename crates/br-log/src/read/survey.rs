@@ -240,7 +240,19 @@ impl LogStorage {
         named_by: &str,
         group: LogGroup,
     ) -> Result<Option<MissingObject>, LogReadError> {
-        let stored = self.storage().read(&group.path).await?;
+        let stored = match self.storage().read(&group.path).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                let problem = error.damage().ok_or(error)?;
+                return Ok(Some(MissingObject {
+                    name: group.path,
+                    named_by: named_by.to_owned(),
+                    problem,
+                    min_ts: group.min_ts,
+                    max_ts: group.max_ts,
+                }));
+            }
+        };
         let crypter = check.crypter.clone();
         let (group, checked) = check
             .rt

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use br_rt::{CancellationToken, Phase, Unit, kill_point};
 use br_snapshot::restore::{self, Origin, RestorePlan, RestoreSummary, RestoreTarget};
+use br_storage::SEALED_FORM;
 use br_types::TimeStamp;
 
 use super::{
@@ -246,6 +247,9 @@ async fn open<'a>(
     target: &'a PointTarget,
     options: &'a PointOptions,
 ) -> Result<LogChanges<'a>, PointError> {
+    if target.log_backend.is_sealed() {
+        target.cluster.pd().check_sealing(SEALED_FORM).await?;
+    }
     let log = LogStorage::new(target.log.clone())
         .with_reads(options.meta_reads)
         .with_files_held_max(options.files_held_max);

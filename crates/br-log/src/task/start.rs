@@ -26,7 +26,7 @@ use br_format::{
     names::{BACKUP_LOCK, BACKUPMETA},
 };
 use br_proto::backup::StorageBackend;
-use br_storage::Storage;
+use br_storage::{SEALED_FORM, Storage};
 use br_types::{KeyRange, RawKey, StoreId, TimeStamp};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -94,6 +94,9 @@ pub async fn start(
         return Err(TaskError::Filter(other.clone()));
     }
     check_stores(cluster).await?;
+    if storage.is_sealed() {
+        cluster.pd().check_sealing(SEALED_FORM).await?;
+    }
     let now = cluster.pd().tso().await?;
     let start_ts = request.start_ts.unwrap_or(now);
     if start_ts > now {

@@ -34,7 +34,7 @@ use br_format::{
 };
 use br_proto::{backup::StorageBackend, kvrpcpb::ApiVersion, metapb};
 use br_rt::{Monotonic, kill_point};
-use br_storage::SendCredentials;
+use br_storage::{SEALED_FORM, SendCredentials};
 use br_types::{Classify, EncodedKey, KeyRange, Kind, RawKey, StoreId, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -179,6 +179,9 @@ impl<'a> Run<'a> {
             for store in &live {
                 versions::check_store(StoreId(store.id), &store.version)?;
             }
+        }
+        if context.backend.is_sealed() {
+            context.cluster.pd().check_sealing(SEALED_FORM).await?;
         }
         let cluster_version = context.cluster.http().cluster_version().await?;
         let send = if options.send_credentials {

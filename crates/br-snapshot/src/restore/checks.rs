@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use br_catalog::CatalogError;
 use br_cluster::Snapshot;
+use br_storage::SEALED_FORM;
 use br_tidb::schema;
 use br_types::{StoreId, TableId};
 
@@ -95,6 +96,14 @@ pub(super) async fn find_existing(
     } else {
         Err(RestoreError::TablesExist { tables: clashes })
     }
+}
+
+/// Refuses a sealed backup if a store would take what is sealed for damaged files.
+pub(super) async fn stores_can_read(target: &RestoreTarget) -> Result<(), RestoreError> {
+    if target.backend.is_sealed() {
+        target.cluster.pd().check_sealing(SEALED_FORM).await?;
+    }
+    Ok(())
 }
 
 /// Refuses when a store's share of the data, with all its replicas, would not fit.

@@ -202,6 +202,7 @@ impl Keys {
 }
 
 async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, RestoreError> {
+    checks::stores_can_read(target).await?;
     let source = Source::open(target.storage.clone(), options).await?;
     match (&options.scope, &source.meta.head.content) {
         (Scope::Txn, Content::Txn) => {

@@ -84,6 +84,7 @@ async fn check(
     plan::add_up_files(source, wants, plan).await?;
     let cluster = &target.cluster;
     check_cluster(cluster, options).await?;
+    checks::stores_can_read(target).await?;
     let snapshot = cluster.snapshot(cluster.pd().tso().await?);
     let is_incremental = !plan.last_backup_ts.is_zero();
     resume::check_others(cluster, &Origin::of(source), options, plan).await?;
@@ -246,6 +247,7 @@ pub(super) async fn restore_changes<C: Changes>(
     let task = task_of(origin, options);
     let work = async {
         check_cluster(cluster, options).await?;
+        checks::stores_can_read(target).await?;
         resume::check_others(cluster, origin, options, &plan).await?;
         let resume = match options.use_resume {
             true => Some(Resume::open(cluster, options, origin, changes.point()).await?),

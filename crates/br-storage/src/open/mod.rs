@@ -50,6 +50,7 @@ pub(crate) struct Opened {
 /// Opens the backend; no object is touched.
 pub(crate) async fn open(rt: &Rt, backend: &Backend) -> Result<Opened, Failure> {
     match backend {
+        Backend::Sealed { .. } => Err(Failure::Settings("a seal is opened by its storage".into())),
         // Reads find nothing in it; writes do not reach it.
         Backend::Noop => Ok(opened(Arc::new(InMemory::new()), "", "", true)),
         Backend::Local { path } => {

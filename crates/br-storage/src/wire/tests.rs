@@ -71,6 +71,7 @@ fn the_file_of_gcs_travels_as_its_contents() {
 fn other_kinds_are_refused() {
     let hdfs = pb::StorageBackend {
         backend: Some(Proto::Hdfs(pb::Hdfs { remote: "x".into() })),
+        sealed: None,
     };
     assert_eq!(
         Backend::from_proto(&hdfs),

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use br_rt::Rt;
-use br_storage::{Backend, Storage, StorageOptions};
+use br_storage::{Backend, SealKeys, Storage, StorageOptions, parse_master_key};
+use tempfile::TempDir;
 use test_servers::{Azurite, FakeGcs, Moto, Proxy};
 
 /// The bucket or container of each server.
@@ -75,16 +76,35 @@ impl Server {
     }
 }
 
+/// A master key for sealed storages.
+static SEAL_KEYS: LazyLock<(TempDir, SealKeys)> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("master.key");
+    std::fs::write(&file, format!("{}\n", "5a".repeat(32))).expect("a key file");
+    let key = parse_master_key(&format!("local://{}", file.display())).expect("a master key");
+    (dir, SealKeys::new(vec![key]))
+});
+
 /// Runs a test on a storage of that URL.
 pub(crate) fn run<F: Future<Output = ()>>(url: &str, test: impl FnOnce(Storage) -> F) {
+    let backend = Backend::parse(url, &StorageOptions::default()).expect("a backend");
+    run_on(&backend, test);
+}
+
+/// The same with every object sealed.
+pub(crate) fn run_sealed<F: Future<Output = ()>>(url: &str, test: impl FnOnce(Storage) -> F) {
+    let backend = Backend::parse(url, &StorageOptions::default()).expect("a backend");
+    run_on(&backend.sealed(SEAL_KEYS.1.clone()), test);
+}
+
+fn run_on<F: Future<Output = ()>>(backend: &Backend, test: impl FnOnce(Storage) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
-    let backend = Backend::parse(url, &StorageOptions::default()).expect("a backend");
     runtime.block_on(async {
-        let storage = Storage::create_base(&Rt::real(), &backend)
+        let storage = Storage::create_base(&Rt::real(), backend)
             .await
             .expect("it opens");
         test(storage).await;

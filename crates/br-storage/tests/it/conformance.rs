@@ -4,7 +4,7 @@ use br_storage::{Failure, PART_BYTES, PARTS_IN_FLIGHT_MAX, Storage, forget_memor
 use br_types::{Classify, Kind};
 use futures::TryStreamExt;
 
-use crate::backends::{Server, on_servers, run};
+use crate::backends::{Server, on_servers, run, run_sealed};
 
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
@@ -25,6 +25,23 @@ macro_rules! cases {
             })*
         }
         on_servers!(super::on_server: $($case),*);
+        /// The same with every object sealed.
+        mod sealed {
+            $(#[test]
+            fn $case() {
+                let dir = tempfile::tempdir().expect("a directory");
+                let url = format!("local://{}", dir.path().join("base dir").display());
+                super::run_sealed(&url, super::on_empty(super::$case));
+            })*
+        }
+        mod sealed_s3 {
+            $(#[test]
+            #[cfg_attr(not(moto), ignore = "needs moto: scripts/install-test-servers")]
+            fn $case() {
+                let url = super::Server::S3.url(concat!("conformance/sealed/", stringify!($case)));
+                super::run_sealed(&url, super::on_empty(super::$case));
+            })*
+        }
     };
 }
 

@@ -21,7 +21,7 @@ use br_proto::{
     import_sstpb::{ApplyRequest, ApplyResponse, Error, KvMeta, Range, RewriteRule},
     kvrpcpb::Context,
 };
-use br_storage::{Backend, MasterKeys, Storage as ExternalStorage};
+use br_storage::{MasterKeys, Storage as ExternalStorage};
 use br_types::{Cf, EncodedKey, KeyRange, RegionId, TableId, TimeStamp};
 use bytes::Bytes;
 use tonic::Status;
@@ -104,16 +104,11 @@ async fn try_apply(
     }
     let context = request.context.clone().unwrap_or_default();
     check_exact_epoch(store, &context)?;
-    let backend = request
-        .storage_backend
-        .as_ref()
-        .ok_or(br_storage::BackendError::Missing)?;
-    let backend = Backend::from_proto(backend)?;
-    let storage = ExternalStorage::open(&store.rt, &backend).await;
-    let storage = storage.map_err(|source| ImportError::Storage {
-        name: "external storage".to_owned(),
-        source,
-    })?;
+    let backend = request.storage_backend.as_ref();
+    let storages = &store.importer.storages;
+    let storage = storages
+        .open(&store.rt, backend, "external storage")
+        .await?;
     let crypter = crypter(request.cipher_info.as_ref())?;
     let master_keys = match request.master_keys.as_slice() {
         [] => None,

@@ -98,7 +98,9 @@ impl Importer {
     async fn fetch(&self, request: &DownloadRequest) -> Result<FetchedFile, ImportError> {
         // Never closed, so there is always a permit to wait for.
         let _permit = self.fetches.acquire().await;
-        fetch(&self.rt, &self.cache_dir, &self.limits, request).await
+        let backend = request.storage_backend.as_ref();
+        let storage = self.storages.open(&self.rt, backend, &request.name).await?;
+        fetch(&storage, &self.rt, &self.cache_dir, &self.limits, request).await
     }
 }
 

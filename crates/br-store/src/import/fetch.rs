@@ -2,7 +2,7 @@ use std::{fs::File, io::Write};
 
 use br_proto::import_sstpb::DownloadRequest;
 use br_rt::Rt;
-use br_storage::{Backend, Storage as ExternalStorage};
+use br_storage::Storage as ExternalStorage;
 
 use super::{error::ImportError, file_cache::FetchedFile, speed_limit::SpeedLimits};
 use crate::{cipher::Keystream, scratch_file::ScratchFile};
@@ -14,6 +14,7 @@ const CHUNK_BYTES: u64 = 8 << 20;
 /// Brings a file from external storage to the local disk, decrypted, and checks each of its
 /// blocks.
 pub(super) async fn fetch(
+    storage: &ExternalStorage,
     rt: &Rt,
     dir: &std::path::Path,
     limits: &SpeedLimits,
@@ -21,16 +22,10 @@ pub(super) async fn fetch(
 ) -> Result<FetchedFile, ImportError> {
     let name = &request.name;
     let meta = request.sst.clone().unwrap_or_default();
-    let backend = request
-        .storage_backend
-        .as_ref()
-        .ok_or(br_storage::BackendError::Missing)?;
-    let backend = Backend::from_proto(backend)?;
     let read = |source| ImportError::Storage {
         name: name.clone(),
         source,
     };
-    let storage = ExternalStorage::open(rt, &backend).await.map_err(read)?;
     let size = storage.size(name).await.map_err(read)?;
     if meta.length != 0 && meta.length != size {
         return Err(ImportError::Length {

@@ -16,7 +16,7 @@ use super::{
     global_flags::GlobalFlags,
     restore::{What as Restored, progress_storage},
     session::Session,
-    storage_flags::CloudFlags,
+    storage_flags::{CloudFlags, Holds},
 };
 use crate::{edge::Outcome, summary};
 
@@ -93,7 +93,11 @@ impl AbortRestore {
         let storage = match global.storage.url() {
             "" => None,
             _ => {
-                let backend = global.storage.backend(&self.cloud)?;
+                let holds = match &self.what {
+                    Restored::Point(_) => Holds::Log,
+                    _ => Holds::Backup,
+                };
+                let backend = global.storage.backend(&self.cloud, holds)?;
                 Some(Storage::open(&session.rt, &backend).await?)
             }
         };
@@ -117,7 +121,7 @@ impl AbortRestore {
 
 impl AbortBackup {
     async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
-        let backend = global.storage.backend(&self.cloud)?;
+        let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
         let context = BackupContext {
             storage: Storage::open(&session.rt, &backend).await?,
             cluster: global.cluster.connect(session).await?,

@@ -14,7 +14,7 @@ use super::{
     global_flags::GlobalFlags,
     keys::{KeyFlags, RawFlags},
     session::Session,
-    storage_flags::CloudFlags,
+    storage_flags::{CloudFlags, Holds},
     tables::{DbFlags, FilterFlags, TableFlags},
     version,
 };
@@ -132,13 +132,13 @@ impl BackupCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let options = self.options(global)?;
         global.cluster.check()?;
-        let backend = global.storage.backend(&self.cloud)?;
+        let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
         // The storage first: a wrong URL shows at once, and nothing is asked of the cluster.
         let storage = match self.flags.dry_run {
             false => Storage::create_base(&session.rt, &backend).await?,
             true => match Storage::open(&session.rt, &backend).await {
                 // A directory that is not there is as free as an empty one.
-                Err(error) if error.is_not_found() => {
+                Err(error) if error.is_not_found() || error.is_unused() => {
                     Storage::open(&session.rt, &Backend::Noop).await?
                 }
                 opened => opened?,

@@ -11,7 +11,7 @@ use super::{
     common_flags::{CrypterFlags, LogCrypterFlags},
     global_flags::GlobalFlags,
     session::Session,
-    storage_flags::CloudFlags,
+    storage_flags::{CloudFlags, Holds},
     tables::FilterFlags,
 };
 use crate::{
@@ -83,7 +83,7 @@ impl ExportCommand {
         let Some(url) = &self.log_storage else {
             return Ok(None);
         };
-        let backend = global.storage.backend_at(url, &self.cloud)?;
+        let backend = global.storage.backend_at(url, &self.cloud, Holds::Log)?;
         let storage = Storage::open(&session.rt, &backend).await?;
         let keys = &self.log_crypter.master_keys;
         Ok(Some(LogLayer {
@@ -116,9 +116,10 @@ impl ExportCommand {
     }
 
     async fn layers(&self, global: &GlobalFlags, session: &Session) -> Outcome<Vec<Layer>> {
-        let mut backends = vec![global.storage.backend(&self.cloud)?];
+        let mut backends = vec![global.storage.backend(&self.cloud, Holds::Backup)?];
         for url in &self.incrementals {
-            backends.push(global.storage.backend_at(url, &self.cloud)?);
+            let backend = global.storage.backend_at(url, &self.cloud, Holds::Backup)?;
+            backends.push(backend);
         }
         let mut layers = Vec::new();
         for backend in backends {

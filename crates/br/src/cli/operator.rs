@@ -5,12 +5,17 @@ use br_log::{
     migrate::{self, MergeUntil},
     storage_lock::LockRequest,
 };
-use br_storage::Storage;
+use br_storage::{Storage, rotate_seal_keys};
 use br_types::{Code, Kind};
 use clap::{Args, Subcommand};
 use regex::Regex;
 
-use super::{global_flags::GlobalFlags, not_built, session::Session};
+use super::{
+    global_flags::GlobalFlags,
+    not_built,
+    session::Session,
+    storage_flags::{CloudFlags, Holds, seal_keys},
+};
 use crate::{
     edge::{CommandError, Outcome},
     prompt::confirm,
@@ -35,6 +40,8 @@ enum What {
     /// Merge migrations of a log, and delete what they took out of it.
     #[command(alias = "unsafe-migrate-to")]
     MigrateTo(MigrateFlags),
+    /// Put a sealed storage under other master keys; nothing is written anew but its keyring.
+    RotateSealKeys(RotateFlags),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -72,12 +79,26 @@ struct MigrateFlags {
     dry_run: bool,
 }
 
+#[derive(Args)]
+struct RotateFlags {
+    /// URLs of the master keys that open the storage from now on, separated by commas; others, those of
+    /// --seal-key too, no longer do.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "URL")]
+    new_seal_key: Vec<String>,
+    /// Seal objects from now on under a new data key.
+    #[arg(long)]
+    new_data_key: bool,
+    #[command(flatten)]
+    cloud: CloudFlags,
+}
+
 impl OperatorCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         match &self.what {
             What::ForceFlush(flags) => flags.run(global, session).await,
             What::ListMigrations(flags) => flags.run(global, session).await,
             What::MigrateTo(flags) => Box::pin(flags.run(global, session)).await,
+            What::RotateSealKeys(flags) => flags.run(global, session).await,
             What::Other(words) => {
                 let name = words.first().map_or("", String::as_str);
                 Err(not_built::refusal(&format!("operator {name}")))
@@ -114,9 +135,25 @@ impl ForceFlushFlags {
     }
 }
 
+impl RotateFlags {
+    async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
+        let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
+        if !backend.is_sealed() {
+            return Err(CommandError::invalid(
+                "--seal-key is missing",
+                "pass the master keys that open the storage now",
+            ));
+        }
+        let to = seal_keys(&self.new_seal_key)?;
+        let done = rotate_seal_keys(&session.rt, &backend, &to, self.new_data_key).await?;
+        summary::rotated(&done);
+        Ok(())
+    }
+}
+
 impl ListFlags {
     async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
-        let backend = global.storage.plain_backend()?;
+        let backend = global.storage.log_backend()?;
         let storage = Storage::open(&session.rt, &backend).await?;
         summary::migrations(&migrate::load(&storage).await?, self.json);
         Ok(())
@@ -142,7 +179,7 @@ impl MigrateFlags {
                 "pass --recent, --to N or --base",
             ));
         }
-        let backend = global.storage.plain_backend()?;
+        let backend = global.storage.log_backend()?;
         let storage = Storage::open(&session.rt, &backend).await?;
         summary::merge_plan(&migrate::plan_merge(&storage, until).await?);
         if self.dry_run {

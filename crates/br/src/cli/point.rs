@@ -12,8 +12,13 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{
-    common_flags::CommonFlags, global_flags::GlobalFlags, master_key_flags::MasterKeyFlags,
-    restore::FILTER_DEFAULT, session::Session, storage_flags::CloudFlags, tables::FilterFlags,
+    common_flags::CommonFlags,
+    global_flags::GlobalFlags,
+    master_key_flags::MasterKeyFlags,
+    restore::FILTER_DEFAULT,
+    session::Session,
+    storage_flags::{CloudFlags, Holds},
+    tables::FilterFlags,
 };
 use crate::{
     edge::{CommandError, Outcome},
@@ -135,7 +140,7 @@ impl PointFlags {
             return Ok(None);
         }
         let url = &self.full_backup_storage;
-        let backend = global.storage.backend_at(url, cloud)?;
+        let backend = global.storage.backend_at(url, cloud, Holds::Backup)?;
         let storage = Storage::open(&session.rt, &backend).await?;
         Ok(Some((backend, storage)))
     }
@@ -152,7 +157,7 @@ impl PointFlags {
     ) -> Outcome {
         const TITLE: &str = "restore log";
         let options = self.options(global, tables)?;
-        let log_backend = global.storage.backend(cloud)?;
+        let log_backend = global.storage.backend(cloud, Holds::Log)?;
         let log = Storage::open(&session.rt, &log_backend).await?;
         let log = self.master_keys.with_keys(log, session).await?;
         let full = self.full_backup(global, session, cloud).await?;
@@ -206,7 +211,7 @@ impl PointFlags {
             return Ok(());
         }
         let url = &self.pitr_add_index_sql_storage;
-        let backend = global.storage.backend_at(url, cloud)?;
+        let backend = global.storage.backend_at(url, cloud, Holds::Text)?;
         let storage = Storage::create_base(&session.rt, &backend).await?;
         let lines: String = left_out
             .iter()

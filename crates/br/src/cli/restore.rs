@@ -11,7 +11,7 @@ use super::{
     keys::RawFlags,
     point::PointFlags,
     session::Session,
-    storage_flags::CloudFlags,
+    storage_flags::{CloudFlags, Holds},
     tables::{DbFlags, FilterFlags, TableFlags},
 };
 use crate::{
@@ -126,7 +126,7 @@ impl RestoreCommand {
             let point = point.run(global, session, cloud, common, options, self.flags.dry_run);
             return Box::pin(point).await;
         }
-        let backend = global.storage.backend(&self.cloud)?;
+        let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
         let storage = Storage::open(&session.rt, &backend).await?;
         let target = RestoreTarget {
             cluster: global.cluster.connect(session).await?,
@@ -190,7 +190,7 @@ pub(super) async fn progress_storage(
     if url.is_empty() {
         return Ok(None);
     }
-    let backend = global.storage.backend_at(url, cloud)?;
+    let backend = global.storage.backend_at(url, cloud, Holds::Backup)?;
     Ok(Some(Storage::create_base(&session.rt, &backend).await?))
 }
 

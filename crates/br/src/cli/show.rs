@@ -7,7 +7,7 @@ use super::{
     common_flags::{CrypterFlags, LogCrypterFlags},
     global_flags::GlobalFlags,
     session::Session,
-    storage_flags::CloudFlags,
+    storage_flags::{CloudFlags, Holds},
 };
 use crate::{
     edge::{CommandError, Outcome},
@@ -47,7 +47,7 @@ impl ShowCommand {
             },
             check_contents: self.checksum.0,
         };
-        let backend = global.storage.backend(&self.cloud)?;
+        let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
         let shown = show::show(
             &session.rt,
             &backend,

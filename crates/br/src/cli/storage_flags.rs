@@ -1,6 +1,9 @@
 use br_format::resume;
-use br_storage::{AzureOptions, Backend, GcsOptions, S3Options, Secret, StorageOptions};
-use clap::Args;
+use br_storage::{
+    AzureOptions, Backend, GcsOptions, S3Options, SealKeys, Secret, StorageOptions,
+    parse_master_key,
+};
+use clap::{Args, ValueEnum};
 
 use crate::{edge::Outcome, value::Switch};
 
@@ -23,6 +26,51 @@ pub(super) struct StorageFlags {
     pub(super) send_credentials_to_tikv: Switch,
     #[command(flatten)]
     s3: S3Flags,
+    #[command(flatten)]
+    seal: SealFlags,
+}
+
+/// Whether storages are sealed.
+#[derive(Args)]
+#[command(next_help_heading = "Encryption")]
+struct SealFlags {
+    /// Seal the storage: every object is encrypted and authenticated, and only this tool and its own
+    /// cluster read it. URLs of master keys, separated by commas, any of which opens it: local:///file
+    /// or aws-kms:///KEY-ID?REGION=…
+    #[arg(
+        long,
+        global = true,
+        env = "BR_SEAL_KEY",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    seal_key: Vec<String>,
+    /// Which storages of a command that reads a backup and a log are sealed.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "all",
+        value_name = "WHICH"
+    )]
+    sealed: Sealed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sealed {
+    All,
+    Backup,
+    Log,
+}
+
+/// What a storage holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    Backup,
+    Log,
+    /// What users read with other tools: never sealed.
+    Text,
 }
 
 /// `--s3.*`, which every command takes.
@@ -269,29 +317,61 @@ impl StorageFlags {
     }
 
     /// The storage that `--storage` names.
-    pub(super) fn backend(&self, cloud: &CloudFlags) -> Outcome<Backend> {
-        self.backend_at(&self.storage, cloud)
+    pub(super) fn backend(&self, cloud: &CloudFlags, holds: Holds) -> Outcome<Backend> {
+        self.backend_at(&self.storage, cloud, holds)
     }
 
-    /// The storage that `--storage` names, for commands that take only the flags of S3; settings of
-    /// others can be in the URL.
-    pub(super) fn plain_backend(&self) -> Outcome<Backend> {
+    /// The log that `--storage` names, for commands that take only the flags of S3; settings of others
+    /// can be in the URL.
+    pub(super) fn log_backend(&self) -> Outcome<Backend> {
         let options = StorageOptions {
             s3: self.s3.options(),
             ..StorageOptions::default()
         };
-        Ok(Backend::parse(&self.storage, &options)?)
+        let backend = Backend::parse(&self.storage, &options)?;
+        self.seal.seal(backend, Holds::Log)
+    }
+
+    /// The master keys of `--seal-key`.
+    pub(super) fn seal_keys(&self) -> Outcome<SealKeys> {
+        seal_keys(&self.seal.seal_key)
     }
 
     /// The storage of that URL, with the settings of the flags.
-    pub(super) fn backend_at(&self, url: &str, cloud: &CloudFlags) -> Outcome<Backend> {
+    pub(super) fn backend_at(
+        &self,
+        url: &str,
+        cloud: &CloudFlags,
+        holds: Holds,
+    ) -> Outcome<Backend> {
         let options = StorageOptions {
             s3: self.s3.options(),
             gcs: cloud.gcs(),
             azure: cloud.azure(),
         };
-        Ok(Backend::parse(url, &options)?)
+        self.seal.seal(Backend::parse(url, &options)?, holds)
     }
+}
+
+impl SealFlags {
+    fn seal(&self, backend: Backend, holds: Holds) -> Outcome<Backend> {
+        let is_sealed = match holds {
+            Holds::Backup => self.sealed != Sealed::Log,
+            Holds::Log => self.sealed != Sealed::Backup,
+            Holds::Text => false,
+        };
+        match is_sealed {
+            true => Ok(backend.sealed(seal_keys(&self.seal_key)?)),
+            false => Ok(backend),
+        }
+    }
+}
+
+/// Reads URLs of master keys.
+pub(super) fn seal_keys(urls: &[String]) -> Outcome<SealKeys> {
+    let urls = urls.iter().map(|url| url.trim());
+    let keys = urls.filter(|url| !url.is_empty()).map(parse_master_key);
+    Ok(SealKeys::new(keys.collect::<Result<_, _>>()?))
 }
 
 impl S3Flags {

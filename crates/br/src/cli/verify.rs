@@ -11,7 +11,7 @@ use super::{
     common_flags::{CrypterFlags, LogCrypterFlags},
     global_flags::GlobalFlags,
     session::Session,
-    storage_flags::CloudFlags,
+    storage_flags::{CloudFlags, Holds},
 };
 use crate::{
     edge::{CommandError, Outcome},
@@ -67,10 +67,10 @@ pub(super) struct PlaceFlags {
 
 impl PlaceFlags {
     pub(super) async fn open(&self, global: &GlobalFlags, session: &Session) -> Outcome<Sources> {
-        let backend = global.storage.backend(&self.cloud)?;
+        let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
         let log = match &self.log_storage {
             None => None,
-            Some(url) => Some(global.storage.backend_at(url, &self.cloud)?),
+            Some(url) => Some(global.storage.backend_at(url, &self.cloud, Holds::Log)?),
         };
         Ok(Sources {
             backup: Place {

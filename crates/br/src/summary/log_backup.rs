@@ -377,6 +377,7 @@ mod tests {
             name: TaskName::new("golden").unwrap(),
             storage: br_proto::backup::StorageBackend {
                 backend: Some(backend),
+                sealed: None,
             },
             start_ts: TimeStamp(470_613_951_373_377_538),
             end_ts: END_TS_NONE,

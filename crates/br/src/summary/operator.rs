@@ -3,6 +3,7 @@ use br_log::{
     StoreFlush,
     migrate::{Loaded, Merge},
 };
+use br_storage::Rotation;
 use serde_json::{Value, json};
 
 use super::print;
@@ -29,6 +30,25 @@ pub(crate) fn flushes(flushes: &[StoreFlush]) -> usize {
         }
     }
     failed
+}
+
+/// What a rotation of keys came to.
+pub(crate) fn rotated(done: &Rotation) {
+    if done.was_done {
+        print(&"the keys were rotated before, by a command that was interrupted");
+    }
+    print(&format_args!(
+        "keyring {} with {} data keys opens with {}",
+        done.generation,
+        done.data_keys,
+        done.master_keys.join(", ")
+    ));
+    if done.has_new_data_key {
+        print(&"objects from now on are sealed under a new data key");
+    }
+    if done.removed > 0 {
+        print(&format_args!("{} older keyrings are deleted", done.removed));
+    }
 }
 
 /// The migrations of a log.

@@ -5,6 +5,7 @@ mod interrupted;
 mod kill_matrix;
 mod log_storage;
 mod playground;
+mod sealed;
 mod storages;
 mod tls;
 mod verify;

@@ -53,7 +53,7 @@ impl Place<'_> {
 }
 
 /// Runs `br`, which has to succeed; what it said.
-fn run(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn run(dir: &Path, args: &[&str]) -> String {
     let (code, stdout, stderr) = br(dir, args);
     assert_eq!(code, 0, "{args:?}\n{stdout}\n{stderr}");
     format!("{stdout}\n{stderr}")
@@ -70,7 +70,7 @@ fn number(text: &str, field: &str) -> u64 {
 }
 
 /// Transactions for two seconds; the timestamp of the last.
-fn load(dir: &Path, pd: &str, database: &str) -> u64 {
+pub(crate) fn load(dir: &Path, pd: &str, database: &str) -> u64 {
     let history = dir.join(database);
     let path = history.to_str().expect("a name in UTF-8");
     let args = [
@@ -96,11 +96,14 @@ fn load(dir: &Path, pd: &str, database: &str) -> u64 {
 
 /// Waits until the log has everything up to `until`; its end.
 #[expect(clippy::disallowed_methods, reason = "another process is waited for")]
-fn log_end(dir: &Path, pd: &str, log: &str, until: u64) -> u64 {
+pub(crate) fn log_end(dir: &Path, pd: &str, log: &str, until: u64, flags: &[&str]) -> u64 {
     for _ in 0..120 {
         run(dir, &["operator", "force-flush", "-u", pd]);
         let end = number(
-            &run(dir, &["log", "metadata", "-s", log, "--json"]),
+            &run(
+                dir,
+                &[&["log", "metadata", "-s", log, "--json"], flags].concat(),
+            ),
             "log_max_ts",
         );
         if end >= until {
@@ -125,7 +128,7 @@ fn main_job(place: &Place<'_>, log_start: &[&str], log_read: &[&str]) -> String 
     load(dir, &pd, "before");
     run(&["backup", "full", "-u", &pd, "-s", full, "--checksum"]);
     let last = load(dir, &pd, "after");
-    let end = log_end(dir, &pd, log, last).to_string();
+    let end = log_end(dir, &pd, log, last, &[]).to_string();
     drop(first);
     run(&["show", "-s", &place.url("")]);
     run(&[&["verify", "-s", full, "--log-storage", log][..], log_read].concat());

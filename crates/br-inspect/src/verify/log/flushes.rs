@@ -7,7 +7,7 @@ use br_types::{Cf, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::super::CONTENTS_IN_FLIGHT_MAX;
-use super::super::error::{MISSING, Trouble, VerifyError};
+use super::super::error::{Trouble, VerifyError};
 use super::super::log_contents::{self, CheckedFile};
 use super::super::report::Cost;
 use super::{Examined, cost, cost_of_group, window};
@@ -178,8 +178,12 @@ impl Examined<'_> {
                     let stored = log.storage().read(&job.group.path).await;
                     let stored = match stored {
                         Ok(stored) => stored,
-                        Err(error) if error.is_not_found() => return Ok((job, None)),
-                        Err(error) => return Err(VerifyError::from(error)),
+                        Err(error) => {
+                            return match Trouble::from(error) {
+                                Trouble::Damage(problem) => Ok((job, Err(problem))),
+                                Trouble::End(error) => Err(error),
+                            };
+                        }
                     };
                     let crypter = look.options.log_crypter.clone();
                     let (job, checked) = look
@@ -190,7 +194,7 @@ impl Examined<'_> {
                         })
                         .await;
                     let checked = checked.map_err(|error| VerifyError::Log(error.into()))?;
-                    Ok((job, Some(checked)))
+                    Ok((job, Ok(checked)))
                 }
             })
             .buffered(CONTENTS_IN_FLIGHT_MAX);
@@ -206,14 +210,18 @@ impl Examined<'_> {
         Ok(())
     }
 
-    fn judge(&mut self, job: &Job, checked: Option<Vec<CheckedFile>>) {
+    /// `checked`: its files, or what is wrong with all of it.
+    fn judge(&mut self, job: &Job, checked: Result<Vec<CheckedFile>, String>) {
         let group = &job.group;
         let named_by = Some(job.named_by.as_str());
         let contents = &mut self.looked.contents;
         contents.read += 1;
         contents.read_bytes = contents.read_bytes.saturating_add(group.length);
-        let Some(checked) = checked else {
-            return self.found(&group.path, named_by, MISSING, cost_of_group(group));
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(problem) => {
+                return self.found(&group.path, named_by, &problem, cost_of_group(group));
+            }
         };
         // One finding for an object, with what all its damaged files cost.
         let mut damaged = LogGroup {

@@ -24,8 +24,10 @@ pub(in super::super) async fn is_log(storage: &Storage) -> Result<bool, VerifyEr
             Ok(!is_raw(&stored) || has_metas(storage).await?)
         }
         Ok(_) => has_metas(storage).await,
-        Err(error) if error.is_not_found() => has_metas(storage).await,
-        Err(error) => Err(error.into()),
+        Err(error) => match Trouble::from(error) {
+            Trouble::Damage(_) => has_metas(storage).await,
+            Trouble::End(error) => Err(error),
+        },
     }
 }
 
@@ -206,7 +208,13 @@ impl Examined<'_> {
             Ok(stored) => stored,
             // It was given back meanwhile.
             Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) => match Trouble::from(error) {
+                Trouble::Damage(problem) => {
+                    self.found(&name, None, &problem, (Cost::Nothing, None));
+                    return Ok(());
+                }
+                Trouble::End(error) => return Err(error),
+            },
         };
         let text = match LockContent::decode(&name, &stored) {
             Ok(lock) => format!(

@@ -215,6 +215,7 @@ impl World {
         let path = format!("memory://log-backup-world-{number}/log");
         let backend = StorageBackend {
             backend: Some(Proto::Local(Local { path })),
+            sealed: None,
         };
         let opened = Backend::from_proto(&backend).unwrap();
         World {

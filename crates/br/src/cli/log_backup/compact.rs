@@ -72,7 +72,7 @@ impl CompactFlags {
                 ));
             }
         };
-        let backend = global.storage.plain_backend()?;
+        let backend = global.storage.log_backend()?;
         let target = CompactTarget {
             rt: session.rt.clone(),
             cancel: session.cancel.clone(),

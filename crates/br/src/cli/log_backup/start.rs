@@ -94,7 +94,14 @@ impl StartFlags {
         let end_ts = timestamp("--end-ts", &self.end_ts)?.unwrap_or(END_TS_NONE);
         let encryption = self.master_keys.encryption(self.crypter.encryption()?)?;
         global.cluster.check()?;
-        let backend = global.storage.plain_backend()?;
+        let backend = global.storage.log_backend()?;
+        if backend.is_sealed() && global.storage.seal_keys()?.have_credentials() {
+            return Err(CommandError::invalid(
+                "--seal-key has credentials, which would lie in etcd as long as the log runs",
+                "give them to this command and to the stores by the environment: \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ));
+        }
         let storage = Storage::create_base(&session.rt, &backend).await?;
         let send = match global.storage.send_credentials_to_tikv.0 {
             true => SendCredentials::Yes,

@@ -46,7 +46,7 @@ impl StatusFlags {
 impl MetadataFlags {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let began = session.rt.now();
-        let backend = global.storage.plain_backend()?;
+        let backend = global.storage.log_backend()?;
         let storage = Storage::open(&session.rt, &backend).await?;
         let range = LogStorage::new(storage).bounds().await?;
         let took = session.rt.now().since(began);

@@ -40,7 +40,7 @@ impl TruncateFlags {
             until,
             clean_up_compactions: self.clean_up_compactions,
         };
-        let backend = global.storage.plain_backend()?;
+        let backend = global.storage.log_backend()?;
         let storage = Storage::open(&session.rt, &backend).await?;
         if self.dry_run {
             summary::log_truncate_plan(&truncate::plan(&storage, &options).await?);

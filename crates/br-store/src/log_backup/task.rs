@@ -14,7 +14,7 @@ use br_format::{
 };
 use br_rt::{RateLimit, Rt, Task};
 use br_storage::{Backend, Faults, MasterKeys, Storage as ExternalStorage};
-use br_types::{EncodedKey, KeyRange, StoreId, TimeStamp};
+use br_types::{Classify, EncodedKey, KeyRange, Kind, StoreId, TimeStamp};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{scratch_file::empty_dir, storage::Storage, topology::Topology};
 
-/// Pause before PD is asked again for what a task needs to begin.
+/// Pause before PD or the storage is asked again for what a task needs to begin.
 const PD_PAUSE: Duration = Duration::from_secs(5);
 /// Callers of "flush now" that wait at a time; more wait for room.
 const FLUSH_WAITERS_MAX: usize = 64;
@@ -128,9 +128,17 @@ impl Preparation {
             return Err(Fault::Task("it has no ranges".into()));
         }
         let backend = Backend::from_proto(&info.storage).map_err(|error| wrong(&error))?;
-        let storage = ExternalStorage::open(&store.rt, &backend)
-            .await
-            .map_err(|error| wrong(&error))?;
+        let storage = loop {
+            match ExternalStorage::open(&store.rt, &backend).await {
+                Ok(storage) => break storage,
+                // A sealed one is read, and perhaps a key service asked: either comes back.
+                Err(error) if error.kind() == Kind::Retry => {
+                    tracing::warn!(task = %name, %error, "cannot open the storage of a task yet");
+                    store.rt.sleep(PD_PAUSE).await;
+                }
+                Err(error) => return Err(wrong(&error)),
+            }
+        };
         Ok(Preparation {
             start_ts: info.start_ts,
             ranges: joined(ranges),

@@ -2,7 +2,7 @@
 
 use br_format::backupmeta::{MetaError, check_sum, sum_of};
 use br_format::names::{BACKUPMETA, BACKUPMETA_SUM};
-use br_storage::{Storage, StorageError};
+use br_storage::{Storage, StorageError, read_again};
 use bytes::Bytes;
 
 /// Reads `backupmeta`, and holds it against `backupmeta.sha256` if that is there.
@@ -10,6 +10,17 @@ use bytes::Bytes;
 /// # Errors
 /// There is no `backupmeta`, or the storage is out of reach; within, that one of the two has changed.
 pub async fn read(storage: &Storage) -> Result<Result<Bytes, MetaError>, StorageError> {
+    let read = read_again(async || match read_once(storage).await {
+        Ok(checked) => checked.map(Ok),
+        Err(error) => Ok(Err(error)),
+    });
+    match read.await {
+        Ok(read) => read.map(Ok),
+        Err(damaged) => Ok(Err(damaged)),
+    }
+}
+
+async fn read_once(storage: &Storage) -> Result<Result<Bytes, MetaError>, StorageError> {
     let stored = match storage.read(BACKUPMETA).await {
         Ok(stored) => stored,
         Err(error) => return damaged(BACKUPMETA, error),

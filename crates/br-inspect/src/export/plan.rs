@@ -16,6 +16,7 @@ use br_log::{
 };
 use br_rt::{CancellationToken, Progress, Rt};
 use br_snapshot::stored_meta;
+use br_storage::read_again;
 use br_tidb::{
     schema::{DbInfo, TableInfo, strip_temporary_prefix},
     table_key::{RECORD_PREFIX_LEN, record_prefix, table_id},
@@ -270,8 +271,12 @@ async fn read_schemas(
         let Some(next) = walk.next_object() else {
             break;
         };
-        let stored = layer.storage.read(next.name()).await?;
-        node = walk.open(stored)?;
+        let name = next.name().to_owned();
+        node = read_again(async || {
+            let stored = layer.storage.read(&name).await?;
+            Ok::<_, ExportError>(walk.open(stored)?)
+        })
+        .await?;
     }
     if let Some(at_point) = at_point {
         for schema in at_point.rest()? {
@@ -350,8 +355,12 @@ async fn read_files(
         let Some(next) = walk.next_object() else {
             break;
         };
-        let stored = layer.storage.read(next.name()).await?;
-        node = walk.open(stored)?;
+        let name = next.name().to_owned();
+        node = read_again(async || {
+            let stored = layer.storage.read(&name).await?;
+            Ok::<_, ExportError>(walk.open(stored)?)
+        })
+        .await?;
     }
     let mut files: HashMap<TableId, Vec<FilePair>> = HashMap::new();
     for half in halves.into_values() {

@@ -2,7 +2,7 @@
 
 use br_format::{backupmeta::DataFile, crypter::Crypter};
 use br_sst::{SstError, Table};
-use br_storage::Storage;
+use br_storage::{READ_BYTES_MAX, Storage};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -23,7 +23,13 @@ impl SstFile {
         crypter: &Crypter,
         file: &DataFile,
     ) -> Result<Self, ExportError> {
-        let stored = storage.read(&file.name).await?;
+        let check = |stored| Self::checked(stored, crypter, file);
+        storage
+            .read_checked(&file.name, READ_BYTES_MAX, check)
+            .await
+    }
+
+    fn checked(stored: Bytes, crypter: &Crypter, file: &DataFile) -> Result<Self, ExportError> {
         let found: [u8; 32] = Sha256::digest(&stored).into();
         if found != file.sha256 {
             return Err(ExportError::Checksum {

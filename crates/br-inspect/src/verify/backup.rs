@@ -8,7 +8,7 @@ use br_format::kv_stats::KvStats;
 use br_format::names::{BACKUP_LOCK, BACKUPMETA, BACKUPMETA_SUM, MetaKind, RESUME_FOLDER};
 use br_rt::{Phase, Unit};
 use br_snapshot::stored_meta;
-use br_storage::Storage;
+use br_storage::{READS_OF_DAMAGED, Storage};
 use br_types::Kind;
 
 use super::error::{MISSING, Trouble, VerifyError};
@@ -162,10 +162,16 @@ impl Examined<'_> {
                 walk.skip();
                 continue;
             }
-            let opened = match self.storage.read(&name).await {
-                Ok(stored) => walk.open(stored).map_err(Trouble::from),
-                Err(error) => Err(Trouble::from(error)),
-            };
+            let mut opened = Err(Trouble::Damage(MISSING.to_owned()));
+            for _ in 0..READS_OF_DAMAGED {
+                opened = match self.storage.read(&name).await {
+                    Ok(stored) => walk.open(stored).map_err(Trouble::from),
+                    Err(error) => Err(Trouble::from(error)),
+                };
+                if !matches!(opened, Err(Trouble::Damage(_))) {
+                    break;
+                }
+            }
             match opened {
                 Ok(node) => visit(self, &node).await?,
                 Err(Trouble::Damage(problem)) => {

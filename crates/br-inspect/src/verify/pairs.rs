@@ -3,7 +3,7 @@
 use br_codec::ApiVersion;
 use br_format::backupmeta::{BackupHead, Content, DataFile};
 use br_rt::Phase;
-use br_storage::Storage;
+use br_storage::{READS_OF_DAMAGED, Storage};
 use br_tidb::table_key::table_id;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -88,12 +88,42 @@ async fn check_pair(
 ) -> Result<Vec<Found>, VerifyError> {
     let _room = look.room(pair.bytes()).await;
     let mut problems = Vec::new();
+    for _ in 0..READS_OF_DAMAGED {
+        problems = read_and_check(look, storage, form, &pair).await?;
+        if problems.is_empty() {
+            break;
+        }
+    }
+    let costs: Vec<(String, Cost)> = pair.files.iter().map(cost).collect();
+    let found = problems.into_iter().map(|problem| {
+        let cost = costs.iter().find(|(name, _)| *name == problem.object);
+        Found {
+            part: Part::Backup,
+            named_by: Some(pair.named_by.clone()),
+            problem: problem.text,
+            cost: cost.map_or(Cost::All, |(_, cost)| cost.clone()),
+            object: problem.object,
+            window: None,
+        }
+    });
+    Ok(found.collect())
+}
+
+async fn read_and_check(
+    look: &Look<'_>,
+    storage: &Storage,
+    form: Form,
+    pair: &Pair,
+) -> Result<Vec<Problem>, VerifyError> {
+    let mut problems = Vec::new();
     let mut halves = Vec::new();
     let mut is_complete = pair.is_complete;
-    let costs: Vec<(String, Cost)> = pair.files.iter().map(cost).collect();
-    for file in pair.files {
+    for file in &pair.files {
         match storage.read(&file.name).await {
-            Ok(stored) => halves.push(Half { file, stored }),
+            Ok(stored) => halves.push(Half {
+                file: file.clone(),
+                stored,
+            }),
             Err(error) => {
                 let text = match Trouble::from(error) {
                     Trouble::Damage(text) => text,
@@ -101,7 +131,7 @@ async fn check_pair(
                 };
                 is_complete = false;
                 problems.push(Problem {
-                    object: file.name,
+                    object: file.name.clone(),
                     text,
                 });
             }
@@ -116,18 +146,7 @@ async fn check_pair(
         object: wrong.object,
     })?;
     problems.extend(checked);
-    let found = problems.into_iter().map(|problem| {
-        let cost = costs.iter().find(|(name, _)| *name == problem.object);
-        Found {
-            part: Part::Backup,
-            named_by: Some(pair.named_by.clone()),
-            problem: problem.text,
-            cost: cost.map_or(Cost::All, |(_, cost)| cost.clone()),
-            object: problem.object,
-            window: None,
-        }
-    });
-    Ok(found.collect())
+    Ok(problems)
 }
 
 fn cost(file: &DataFile) -> (String, Cost) {

@@ -3,6 +3,7 @@ use br_format::log::marker::{LogMarker, Marker};
 use br_format::log::names;
 use br_format::log::seal::FlushMark;
 use br_format::names::BACKUPMETA;
+use br_storage::read_again;
 use br_types::{ClusterId, TimeStamp};
 
 use super::{LogReadError, LogStorage};
@@ -80,6 +81,10 @@ impl LogStorage {
     /// # Errors
     /// There is no log, or a mark is damaged.
     pub async fn bounds(&self) -> Result<LogBounds, LogReadError> {
+        read_again(async || self.bounds_once().await).await
+    }
+
+    async fn bounds_once(&self) -> Result<LogBounds, LogReadError> {
         let place = || self.storage().to_string();
         let Some(found) = self.read_if_there(BACKUPMETA).await? else {
             return Err(LogReadError::NoLog { place: place() });

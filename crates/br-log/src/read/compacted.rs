@@ -8,6 +8,7 @@ use br_format::log::metadata::META_SIZE_BYTES_MAX;
 use br_format::log::migration::Compaction;
 use br_format::log::names;
 use br_sst::{SstError, Table};
+use br_storage::read_again;
 use br_types::{Cf, TimeStamp};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -33,12 +34,12 @@ impl LogStorage {
             .filter(|name| name.ends_with(names::COMPACTION_META_SUFFIX));
         let read: Vec<Vec<Subcompaction>> = stream::iter(indices)
             .map(|name| async move {
-                let bytes = self
+                let decode =
+                    |bytes: Bytes| Ok::<_, LogReadError>(compaction::decode(&name, &bytes)?);
+                let read = self
                     .storage()
-                    .read_at_most(&name, META_SIZE_BYTES_MAX)
-                    .await?;
-                let items = compaction::decode(&name, &bytes)?;
-                Ok::<_, LogReadError>(items)
+                    .read_checked(&name, META_SIZE_BYTES_MAX, decode);
+                read.await
             })
             .buffered(self.reads())
             .try_collect()
@@ -51,6 +52,10 @@ impl LogStorage {
     /// # Errors
     /// The file is missing or damaged.
     pub async fn read_sst(&self, file: &DataFile) -> Result<Bytes, LogReadError> {
+        read_again(async || self.read_sst_once(file).await).await
+    }
+
+    async fn read_sst_once(&self, file: &DataFile) -> Result<Bytes, LogReadError> {
         let stored = self.storage().read(&file.name).await;
         let stored = stored.map_err(|error| match error.is_not_found() {
             true => LogReadError::Missing {

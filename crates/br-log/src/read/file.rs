@@ -1,6 +1,7 @@
 use br_format::crypter::Crypter;
 use br_format::log::content;
 use br_format::log::file::LogFile;
+use br_storage::read_again;
 use bytes::Bytes;
 
 use super::{LogReadError, LogStorage};
@@ -40,9 +41,12 @@ impl LogStorage {
         file: &LogFile,
         crypter: &Crypter,
     ) -> Result<Bytes, LogReadError> {
-        let stored = self.read_stored(object, file).await?;
-        let records = content::open(object, file, stored, crypter)?;
-        content::check_records(object, file, &records)?;
-        Ok(records)
+        read_again(async || {
+            let stored = self.read_stored(object, file).await?;
+            let records = content::open(object, file, stored, crypter)?;
+            content::check_records(object, file, &records)?;
+            Ok(records)
+        })
+        .await
     }
 }

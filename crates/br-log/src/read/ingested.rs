@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use br_format::backupmeta::DataFile;
 use br_format::log::LogFormatError;
 use br_format::log::ingested::IngestedSsts;
+use br_storage::read_again;
 use br_types::{TableId, TimeStamp};
 
 use super::{LogReadError, LogStorage};
@@ -34,8 +35,11 @@ impl LogStorage {
     ) -> Result<Vec<IngestedGroup>, LogReadError> {
         let mut groups: BTreeMap<Vec<u8>, (IngestedGroup, bool)> = BTreeMap::new();
         for path in paths {
-            let bytes = self.storage().read(path).await?;
-            let ssts = IngestedSsts::decode(path, &bytes)?;
+            let ssts = read_again(async || {
+                let bytes = self.storage().read(path).await?;
+                Ok::<_, LogReadError>(IngestedSsts::decode(path, &bytes)?)
+            })
+            .await?;
             if ssts.restore.is_empty() {
                 let reason = "it does not say which restore it is of".to_owned();
                 return Err(LogReadError::Format(LogFormatError::Malformed {

@@ -1,4 +1,5 @@
 use br_format::log::metadata::{LogMeta, META_SIZE_BYTES_MAX};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 
 use super::{LogReadError, LogStorage};
@@ -15,11 +16,11 @@ impl LogStorage {
     }
 
     pub(super) async fn meta(&self, name: String) -> Result<(String, LogMeta), LogReadError> {
-        let bytes = self
+        let decode = |bytes: Bytes| Ok::<_, LogReadError>(LogMeta::decode(&name, &bytes)?);
+        let read = self
             .storage()
-            .read_at_most(&name, META_SIZE_BYTES_MAX)
-            .await?;
-        let mut meta = LogMeta::decode(&name, &bytes)?;
+            .read_checked(&name, META_SIZE_BYTES_MAX, decode);
+        let mut meta = read.await?;
         self.open_keys(&mut meta).await?;
         Ok((name, meta))
     }

@@ -5,6 +5,7 @@ use br_format::log::migration::{Migration, MigrationName, Migrations};
 use br_format::log::names;
 
 use super::{LogReadError, LogStorage};
+use br_storage::read_again;
 
 impl LogStorage {
     /// All migrations.
@@ -21,8 +22,11 @@ impl LogStorage {
             if name == MigrationName::BaseTemporary {
                 continue;
             }
-            let bytes = self.storage().read(&object).await?;
-            let migration = Migration::decode(&object, &bytes)?;
+            let migration = read_again(async || {
+                let bytes = self.storage().read(&object).await?;
+                Ok::<_, LogReadError>(Migration::decode(&object, &bytes)?)
+            })
+            .await?;
             match name {
                 MigrationName::Base | MigrationName::BaseTemporary => base = Some(migration),
                 MigrationName::Layer { number, .. } => layers.push((number, migration)),

@@ -24,7 +24,7 @@ use br_format::{
 };
 use br_rt::{CancellationToken, Phase, Rt};
 use br_sst::{EntryKind, SstError, Table};
-use br_storage::Storage;
+use br_storage::{Storage, read_again};
 use br_types::{Cf, TimeStamp};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
@@ -169,32 +169,41 @@ impl Loader {
     ) -> Result<LoadTotals, PointError> {
         let held_bytes = read.files.iter().map(|file| file.length).max();
         let _held = hold(held, read.len() + held_bytes.unwrap_or(0)).await?;
-        let stored = match read.len() {
-            // The first layout: an object is a file.
-            0 => self.storage.read(&read.object).await?,
-            _ => {
-                let range = read.start..read.end;
-                self.storage.read_range(&read.object, range).await?
-            }
+        let totals = LoadTotals {
+            files: read.files.len() as u64,
+            record_bytes: read.record_bytes(),
+            records: 0,
         };
-        let _busy = busy.acquire().await.map_err(|_| PointError::Cancelled)?;
-        let mut work = self.work(pool.take());
-        let crypter = self.crypter.clone();
-        let (files, bytes) = (read.files.len() as u64, read.record_bytes());
-        let (work, done) = self
-            .rt
-            .blocking(move || {
-                let done = work.log_files(&read, &stored, &crypter);
-                (work, done)
-            })
-            .await;
-        let records = done?;
-        pool.give(work.buffer);
-        phase.advance(bytes, bytes);
+        let (read, mut progress) = (Arc::new(read), Progress::default());
+        read_again(async || {
+            let stored = match read.len() {
+                // The first layout: an object is a file.
+                0 => self.storage.read(&read.object).await?,
+                _ => {
+                    let range = read.start..read.end;
+                    self.storage.read_range(&read.object, range).await?
+                }
+            };
+            let _busy = busy.acquire().await.map_err(|_| PointError::Cancelled)?;
+            let mut work = self.work(pool.take());
+            let (crypter, read, mut now) = (self.crypter.clone(), read.clone(), progress);
+            let done;
+            (work, now, done) = self
+                .rt
+                .blocking(move || {
+                    let done = work.log_files(&read, &stored, &crypter, &mut now);
+                    (work, now, done)
+                })
+                .await;
+            pool.give(work.buffer);
+            progress = now;
+            done
+        })
+        .await?;
+        phase.advance(totals.record_bytes, totals.record_bytes);
         Ok(LoadTotals {
-            files,
-            record_bytes: bytes,
-            records,
+            records: progress.records,
+            ..totals
         })
     }
 
@@ -207,7 +216,14 @@ impl Loader {
         phase: &Phase,
     ) -> Result<LoadTotals, PointError> {
         let _held = hold(held, file.size_bytes).await?;
-        let stored = self.storage.read(&file.name).await?;
+        let file = Arc::new(file);
+        let stored = read_again(async || {
+            let stored = self.storage.read(&file.name).await?;
+            let file = file.clone();
+            let checked = self.rt.blocking(move || check_sum(&file, stored));
+            checked.await
+        })
+        .await?;
         let _busy = busy.acquire().await.map_err(|_| PointError::Cancelled)?;
         let mut work = self.work(pool.take());
         let bytes = file.stats.total_bytes;
@@ -302,6 +318,29 @@ impl Read {
     }
 }
 
+/// How far a read has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Files of it that are sorted.
+    files: usize,
+    records: u64,
+}
+
+/// The bytes of an SST, if they have the sum that was noted.
+fn check_sum(file: &DataFile, stored: Bytes) -> Result<Bytes, PointError> {
+    let sum: [u8; 32] = Sha256::digest(&stored).into();
+    if sum == file.sha256 {
+        return Ok(stored);
+    }
+    Err(PointError::Compacted {
+        file: file.name.clone(),
+        source: SstError::Corrupt {
+            offset: 0,
+            reason: "its SHA-256 is not the one that was noted",
+        },
+    })
+}
+
 /// The reads that an object takes.
 fn reads(object: LogObject, wants: impl Fn(&LogFile) -> bool) -> Vec<Read> {
     let mut files = object.files;
@@ -348,9 +387,9 @@ impl Work {
         read: &Read,
         stored: &Bytes,
         crypter: &Crypter,
-    ) -> Result<u64, PointError> {
-        let mut count = 0;
-        for file in &read.files {
+        progress: &mut Progress,
+    ) -> Result<(), PointError> {
+        for file in read.files.iter().skip(progress.files) {
             let bytes = match read.len() {
                 0 => stored.clone(),
                 _ => {
@@ -367,10 +406,11 @@ impl Work {
                     .split_key()
                     .map_err(|source| PointError::Key { source })?;
                 self.take(file.identity.cf, encoded, ts, record.value)?;
-                count += 1;
+                progress.records += 1;
             }
+            progress.files += 1;
         }
-        Ok(count)
+        Ok(())
     }
 
     fn sst_file(&mut self, file: &DataFile, stored: Bytes) -> Result<u64, PointError> {
@@ -379,10 +419,6 @@ impl Work {
             source,
         };
         let damaged = |reason| compacted(SstError::Corrupt { offset: 0, reason });
-        let sum: [u8; 32] = Sha256::digest(&stored).into();
-        if sum != file.sha256 {
-            return Err(damaged("its SHA-256 is not the one that was noted"));
-        }
         let table = Table::open(stored).map_err(compacted)?;
         let mut entries = table.iter();
         entries.seek(&[]).map_err(compacted)?;

@@ -5,7 +5,7 @@ use br_format::{
     names::{self, MetaKind},
     schema::SchemaEntry,
 };
-use br_storage::Storage;
+use br_storage::{Storage, read_again};
 use sha2::{Digest, Sha256};
 
 use super::{error::RestoreError, options::RestoreOptions};
@@ -112,7 +112,11 @@ impl Source {
         let Some(object) = walk.next_object() else {
             return Ok(None);
         };
-        let stored = self.storage.read(object.name()).await?;
-        Ok(Some(walk.open(stored)?))
+        let name = object.name().to_owned();
+        let node = read_again(async || {
+            let stored = self.storage.read(&name).await?;
+            Ok::<_, RestoreError>(walk.open(stored)?)
+        });
+        Ok(Some(node.await?))
     }
 }

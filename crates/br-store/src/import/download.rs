@@ -5,6 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use br_codec::key::strip_data_prefix;
 use br_proto::import_sstpb::{DownloadRequest, Range, SstMeta};
+use br_storage::READS_OF_DAMAGED;
 use br_types::Cf;
 
 use super::{
@@ -70,24 +71,36 @@ impl Importer {
             cache_id: request.storage_cache_id.clone(),
             name: request.name.clone(),
         };
-        let fetched = if key.cache_id.is_empty() {
-            Arc::new(self.fetch(request).await?)
-        } else {
-            self.cache.get(&key, || self.fetch(request)).await?
+        let mut reads = 0;
+        let done = loop {
+            let fetched = if key.cache_id.is_empty() {
+                Arc::new(self.fetch(request).await?)
+            } else {
+                self.cache.get(&key, || self.fetch(request)).await?
+            };
+            let permit = self.rewrites.acquire().await;
+            let work = Work {
+                engine: self.engine.clone(),
+                name: request.name.clone(),
+                cf,
+                rewrite: rewrite.clone(),
+                clip: clip.clone(),
+                fetched,
+                path: path.clone(),
+            };
+            let done = self.rt.blocking(move || work.run()).await;
+            drop(permit);
+            reads += 1;
+            match done {
+                // Perhaps it is damaged only here.
+                Err(error @ ImportError::Sst { .. }) if reads < READS_OF_DAMAGED => {
+                    tracing::warn!(%error, "fetched again");
+                    self.cache.forget(&key);
+                }
+                done => break done?,
+            }
         };
-        let permit = self.rewrites.acquire().await;
-        let work = Work {
-            engine: self.engine.clone(),
-            name: request.name.clone(),
-            cf,
-            rewrite,
-            clip,
-            fetched,
-            path,
-        };
-        let done = self.rt.blocking(move || work.run()).await;
-        drop(permit);
-        let Done { file, is_whole } = done?;
+        let Done { file, is_whole } = done;
         if is_whole {
             // No other region has a part of it.
             self.cache.forget(&key);

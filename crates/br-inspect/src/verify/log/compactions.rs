@@ -8,6 +8,7 @@ use br_format::log::metadata::META_SIZE_BYTES_MAX;
 use br_format::log::migration::Compaction;
 use br_format::log::names;
 use br_log::read::LogReadError;
+use br_storage::read_again;
 use br_tidb::table_key::table_id;
 use br_types::TableId;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -54,12 +55,13 @@ impl Examined<'_> {
             self.listing.name(&index.name);
             self.looked.objects += 1;
             let storage = self.log.storage();
-            let read = storage.read_at_most(&index.name, META_SIZE_BYTES_MAX).await;
-            let items = read.map_err(Trouble::from).and_then(|bytes| {
-                let items = compaction::decode(&index.name, &bytes);
-                items.map_err(|error| LogReadError::from(error).into())
+            let items = read_again(async || {
+                let bytes = storage
+                    .read_at_most(&index.name, META_SIZE_BYTES_MAX)
+                    .await?;
+                Ok::<_, LogReadError>(compaction::decode(&index.name, &bytes)?)
             });
-            match items {
+            match items.await.map_err(Trouble::from) {
                 Ok(items) => self.outputs(&index.name, items).await?,
                 Err(trouble) => {
                     let problem = super::damage(trouble)?;
@@ -185,12 +187,11 @@ impl Examined<'_> {
         for path in paths {
             self.looked.objects += 1;
             self.listing.name(path);
-            let read = self.log.storage().read(path).await.map_err(Trouble::from);
-            let ssts = read.and_then(|bytes| {
-                let ssts = IngestedSsts::decode(path, &bytes);
-                ssts.map_err(|error| LogReadError::from(error).into())
+            let ssts = read_again(async || {
+                let bytes = self.log.storage().read(path).await?;
+                Ok::<_, LogReadError>(IngestedSsts::decode(path, &bytes)?)
             });
-            let ssts = match ssts {
+            let ssts = match ssts.await.map_err(Trouble::from) {
                 Ok(ssts) => ssts,
                 Err(trouble) => {
                     let problem = super::damage(trouble)?;

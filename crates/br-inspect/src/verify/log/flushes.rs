@@ -1,13 +1,16 @@
 //! Flushes: their metadata, and the objects that it names.
 
+use std::sync::Arc;
+
 use br_format::log::metadata::{LogGroup, LogMeta, META_SIZE_BYTES_MAX};
 use br_format::log::names::{MetaName, Stats};
 use br_log::read::{LogReadError, META_READS_DEFAULT, Removed};
+use br_storage::{READS_OF_DAMAGED, read_again};
 use br_types::{Cf, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::super::CONTENTS_IN_FLIGHT_MAX;
-use super::super::error::{Trouble, VerifyError};
+use super::super::error::{MISSING, Trouble, VerifyError};
 use super::super::log_contents::{self, CheckedFile};
 use super::super::report::Cost;
 use super::{Examined, cost, cost_of_group, window};
@@ -32,11 +35,12 @@ impl Examined<'_> {
             .map(|name| {
                 let log = log.clone();
                 async move {
-                    let read = log.storage().read_at_most(&name, META_SIZE_BYTES_MAX).await;
-                    let meta = read.map_err(Trouble::from).and_then(|bytes| {
-                        let meta = LogMeta::decode(&name, &bytes);
-                        meta.map_err(|error| LogReadError::from(error).into())
+                    let meta = read_again(async || {
+                        let storage = log.storage();
+                        let bytes = storage.read_at_most(&name, META_SIZE_BYTES_MAX).await?;
+                        Ok::<_, LogReadError>(LogMeta::decode(&name, &bytes)?)
                     });
+                    let meta = meta.await.map_err(Trouble::from);
                     let meta = match meta {
                         Ok(mut meta) => match log.open_keys(&mut meta).await {
                             Ok(()) => Ok(meta),
@@ -175,26 +179,30 @@ impl Examined<'_> {
                 let log = log.clone();
                 async move {
                     let _room = look.room(job.group.length).await;
-                    let stored = log.storage().read(&job.group.path).await;
-                    let stored = match stored {
-                        Ok(stored) => stored,
-                        Err(error) => {
-                            return match Trouble::from(error) {
-                                Trouble::Damage(problem) => Ok((job, Err(problem))),
-                                Trouble::End(error) => Err(error),
-                            };
+                    let group = Arc::new(job.group.clone());
+                    let mut checked = Err(MISSING.to_owned());
+                    for _ in 0..READS_OF_DAMAGED {
+                        let stored = match log.storage().read(&group.path).await {
+                            Ok(stored) => stored,
+                            Err(error) => match Trouble::from(error) {
+                                Trouble::Damage(problem) => {
+                                    checked = Err(problem);
+                                    continue;
+                                }
+                                Trouble::End(error) => return Err(error),
+                            },
+                        };
+                        let (group, crypter) = (group.clone(), look.options.log_crypter.clone());
+                        let check = move || log_contents::check_group(&group, &stored, &crypter);
+                        let found = look.rt.blocking(check).await;
+                        let found = found.map_err(|error| VerifyError::Log(error.into()))?;
+                        let is_whole = found.iter().all(|file| file.problem.is_none());
+                        checked = Ok(found);
+                        if is_whole {
+                            break;
                         }
-                    };
-                    let crypter = look.options.log_crypter.clone();
-                    let (job, checked) = look
-                        .rt
-                        .blocking(move || {
-                            let checked = log_contents::check_group(&job.group, &stored, &crypter);
-                            (job, checked)
-                        })
-                        .await;
-                    let checked = checked.map_err(|error| VerifyError::Log(error.into()))?;
-                    Ok((job, Ok(checked)))
+                    }
+                    Ok((job, checked))
                 }
             })
             .buffered(CONTENTS_IN_FLIGHT_MAX);

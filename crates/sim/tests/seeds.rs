@@ -10,13 +10,16 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use sim::Tally;
 
 /// In `make test`.
 const SEEDS_DEFAULT: u64 = 200;
+/// Seeds that found something, and what: flushes that were compacted beyond the range which was asked
+/// for, and then truncated, counted as lost.
+const FOUND: [u64; 4] = [2_000_015, 2_000_094, 2_000_096, 2_000_256];
 /// The end of a trace that a failure shows; all of it with `SIM_SEED`.
 const LINES_SHOWN: usize = 15;
 
@@ -30,7 +33,9 @@ fn everything_holds() {
     let one = number("SIM_SEED");
     let first = one.or(number("SIM_FIRST")).unwrap_or(0);
     let count = one.map_or(number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT), |_| 1);
-    let next = AtomicU64::new(first);
+    let found: &[u64] = if one.is_some() { &[] } else { &FOUND };
+    let seeds: Vec<u64> = found.iter().copied().chain(first..first + count).collect();
+    let next = AtomicUsize::new(0);
     if let Ok(filter) = std::env::var("SIM_LOG") {
         let lines = tracing_subscriber::fmt().with_env_filter(filter);
         lines.without_time().with_ansi(false).init();
@@ -43,11 +48,10 @@ fn everything_holds() {
                 let mut failed = Vec::new();
                 let mut done = Tally::default();
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
+                    let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         tally.lock().unwrap().join(done);
                         return failed;
-                    }
+                    };
                     if !holds(seed, one.is_some(), &mut done) {
                         failed.push(seed);
                     }

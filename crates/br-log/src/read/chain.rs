@@ -122,13 +122,15 @@ impl Chain {
     }
 
     fn lost(&self, bounds: &LogBounds, compactions: &[Compaction]) -> Vec<LostFlush> {
-        let is_removed = |max_ts: TimeStamp| {
-            let is_in = |it: &Compaction| (it.from_ts..=it.until_ts).contains(&max_ts);
-            max_ts < bounds.truncated_to || compactions.iter().any(is_in)
+        let is_removed = |mark: &FlushMark| {
+            // Beyond the range that was asked for: files are compacted as a whole.
+            let is_in =
+                |it: &Compaction| mark.min_ts >= it.input_min_ts && mark.max_ts <= it.input_max_ts;
+            mark.max_ts < bounds.truncated_to || compactions.iter().any(is_in)
         };
         let missing = self.missing.iter();
         missing
-            .filter(|(_, (mark, _))| !is_removed(mark.max_ts))
+            .filter(|(_, (mark, _))| !is_removed(mark))
             .map(|(&(store, flush_ts), (mark, named_by))| LostFlush {
                 store,
                 flush_ts,

@@ -10,7 +10,7 @@ use br_format::backupmeta::{BackupHead, Compatibility, Content};
 use br_format::crypter::Crypter;
 use br_format::kv_stats::KvStats;
 use br_inspect::verify::{BackupLooked, Sample};
-use br_log::restore::{Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT};
+use br_log::restore::{PointOptions, PointTarget};
 use br_rt::{CancellationToken, Progress, Rt};
 use br_snapshot::restore::{RestoreOptions, RestorePlan, RestoreTarget, Scope};
 use br_storage::{Backend, Storage};
@@ -337,10 +337,7 @@ impl Work<'_> {
         let options = PointOptions {
             restored_ts: at,
             log_crypter: self.options.log_crypter.clone(),
-            method: Method::Sort {
-                temp_dir: self.scratch.folder("sort")?,
-                memory_bytes: SORT_MEMORY_BYTES_DEFAULT,
-            },
+            temp_dir: self.scratch.folder("sort")?,
             leaves_no_trace: true,
             ..PointOptions::new(options)
         };

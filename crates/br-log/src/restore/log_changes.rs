@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -29,7 +28,7 @@ use super::{
     id_map::{self, IdMap},
     ingest::{IngestTotals, Ingestion, PART_BYTES},
     load::{KeyChoice, LoadTotals, Loader},
-    options::{Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT},
+    options::{Method, PointOptions, PointTarget},
     parts::Parts,
     rebuild::{Rebuild, RebuiltIndexes},
     rewrite::{KeyRewrite, WantedTable},
@@ -258,23 +257,11 @@ impl Changes for LogChanges<'_> {
         }
         let rewrite = self.rewrite(plan);
         match &self.options.method {
-            Method::Sort {
-                temp_dir,
-                memory_bytes,
-            } => {
-                self.sort_and_ingest(rewrite, temp_dir, *memory_bytes, done)
-                    .await?;
-                kill_point("point.log");
-                self.rebuild_indexes(plan, temp_dir, *memory_bytes).await?;
-            }
-            Method::Apply { .. } => {
-                self.apply(&rewrite, done).await?;
-                kill_point("point.log");
-                let temp_dir = std::env::temp_dir();
-                self.rebuild_indexes(plan, &temp_dir, SORT_MEMORY_BYTES_DEFAULT)
-                    .await?;
-            }
+            Method::Sort => self.sort_and_ingest(rewrite, done).await?,
+            Method::Apply { .. } => self.apply(&rewrite, done).await?,
         }
+        kill_point("point.log");
+        self.rebuild_indexes(plan).await?;
         kill_point("point.indexes");
         if let Some(done) = done {
             done.mark(COMPLETE, 0);
@@ -348,12 +335,7 @@ impl LogChanges<'_> {
     }
 
     /// Makes the entries of indexes that the log does not have.
-    async fn rebuild_indexes(
-        &self,
-        plan: &RestorePlan,
-        temp_dir: &Path,
-        memory_bytes: usize,
-    ) -> Result<(), PointError> {
+    async fn rebuild_indexes(&self, plan: &RestorePlan) -> Result<(), PointError> {
         let wanted: Vec<RebuiltIndexes> = {
             let seen = self.seen();
             let of_tables = plan.tables.iter();
@@ -366,7 +348,7 @@ impl LogChanges<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let scratch = self.scratch(temp_dir)?;
+        let (scratch, memory_bytes) = (self.scratch()?, self.options.sort_memory_bytes);
         let sorter = Arc::new(Sorter::new(scratch.clone(), memory_bytes / 2));
         let phase = Phase::start(&self.target.progress, "Repair Indexes", Unit::Bytes, 0);
         let rebuild = Rebuild {
@@ -389,10 +371,11 @@ impl LogChanges<'_> {
         Ok(())
     }
 
-    fn scratch(&self, temp_dir: &Path) -> Result<Arc<ScratchDir>, PointError> {
+    fn scratch(&self) -> Result<Arc<ScratchDir>, PointError> {
+        let temp_dir = &self.options.temp_dir;
         let scratch = ScratchDir::create(self.target.cluster.rt(), temp_dir);
         let scratch = scratch.map_err(|source| PointError::LocalFile {
-            path: temp_dir.to_owned(),
+            path: temp_dir.clone(),
             source,
         })?;
         Ok(Arc::new(scratch))
@@ -426,8 +409,6 @@ impl LogChanges<'_> {
     async fn sort_and_ingest(
         &self,
         rewrite: KeyRewrite,
-        temp_dir: &Path,
-        memory_bytes: usize,
         done: Option<&DoneSteps>,
     ) -> Result<(), PointError> {
         let resumed = Parts::resumed(done).await?.map(Arc::new);
@@ -435,7 +416,7 @@ impl LogChanges<'_> {
         if resumed.as_ref().is_some_and(|parts| parts.all_done()) {
             return Ok(());
         }
-        let scratch = self.scratch(temp_dir)?;
+        let (scratch, memory_bytes) = (self.scratch()?, self.options.sort_memory_bytes);
         let sorter = Arc::new(Sorter::new(scratch.clone(), memory_bytes / 2));
         let bytes = self.files.data_bytes();
         let phase = Phase::start(&self.target.progress, "Read Log", Unit::Bytes, bytes);

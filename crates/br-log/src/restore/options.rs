@@ -52,6 +52,11 @@ pub struct PointOptions {
     pub files_held_max: usize,
     /// How the events of the log come into the cluster.
     pub method: Method,
+    /// `--pitr-temp-dir`: where what is sorted (the log, schemas, indexes) and does not fit into
+    /// memory lies meanwhile.
+    pub temp_dir: PathBuf,
+    /// `--pitr-sort-memory`: bytes of memory for sorting the log, and indexes.
+    pub sort_memory_bytes: usize,
     /// Whether the log's storage stays as it is: no lock against truncation, and no ids for a
     /// restore that goes on from this one. For rehearsals.
     pub leaves_no_trace: bool,
@@ -61,12 +66,7 @@ pub struct PointOptions {
 #[derive(Clone, Debug)]
 pub enum Method {
     /// They are sorted on this machine and ingested as files.
-    Sort {
-        /// `--pitr-temp-dir`: where what does not fit into memory lies meanwhile.
-        temp_dir: PathBuf,
-        /// `--pitr-sort-memory`: bytes of memory for sorting.
-        memory_bytes: usize,
-    },
+    Sort,
     /// The stores read the log and write it key by key.
     Apply {
         /// `--pitr-batch-count`: files of one request at most.
@@ -94,10 +94,9 @@ impl PointOptions {
             newest_only: false,
             meta_reads: META_READS_DEFAULT,
             files_held_max: FILES_HELD_MAX,
-            method: Method::Sort {
-                temp_dir: std::env::temp_dir(),
-                memory_bytes: SORT_MEMORY_BYTES_DEFAULT,
-            },
+            method: Method::Sort,
+            temp_dir: std::env::temp_dir(),
+            sort_memory_bytes: SORT_MEMORY_BYTES_DEFAULT,
             leaves_no_trace: false,
         }
     }

@@ -318,13 +318,9 @@ async fn read_schemas(
     files: &LogFiles,
 ) -> Result<SchemaChanges, PointError> {
     let rt = target.cluster.rt();
-    let temp_dir = match &options.method {
-        super::options::Method::Sort { temp_dir, .. } => temp_dir.clone(),
-        super::options::Method::Apply { .. } => std::env::temp_dir(),
-    };
-    let scratch = ScratchDir::create(rt, &temp_dir);
+    let scratch = ScratchDir::create(rt, &options.temp_dir);
     let scratch = scratch.map_err(|source| PointError::LocalFile {
-        path: temp_dir,
+        path: options.temp_dir.clone(),
         source,
     })?;
     let sorter = Arc::new(Sorter::new(Arc::new(scratch), SCHEMA_MEMORY_BYTES));

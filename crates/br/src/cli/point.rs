@@ -238,13 +238,7 @@ impl PointFlags {
             }
         }
         let method = match self.pitr_apply.0 {
-            false => Method::Sort {
-                temp_dir: self
-                    .pitr_temp_dir
-                    .clone()
-                    .unwrap_or_else(std::env::temp_dir),
-                memory_bytes: self.pitr_sort_memory.max(1).saturating_mul(MIB),
-            },
+            false => Method::Sort,
             true => Method::Apply {
                 batch_files: self.pitr_batch_count.max(1) as usize,
                 batch_bytes: u64::from(self.pitr_batch_size),
@@ -262,6 +256,11 @@ impl PointFlags {
             newest_only: self.retain_latest_mvcc_version.0,
             meta_reads: self.metadata_download_batch_size.max(1),
             method,
+            temp_dir: self
+                .pitr_temp_dir
+                .clone()
+                .unwrap_or_else(std::env::temp_dir),
+            sort_memory_bytes: self.pitr_sort_memory.max(1).saturating_mul(MIB),
             ..PointOptions::new(tables)
         })
     }

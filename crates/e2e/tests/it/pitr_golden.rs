@@ -278,10 +278,8 @@ async fn log_that_is_compacted_here() {
 async fn sorting_on_disk_changes_nothing() {
     let (log, temp) = (copy_of("log"), tempfile::tempdir().unwrap());
     let mut options = point_options(ALL, mark("mark7"));
-    options.method = Method::Sort {
-        temp_dir: temp.path().to_owned(),
-        memory_bytes: 64 << 10,
-    };
+    options.temp_dir = temp.path().to_owned();
+    options.sort_memory_bytes = 64 << 10;
     options.newest_only = true;
     check(log.path(), &options, "mark7").await;
     assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);

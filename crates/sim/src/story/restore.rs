@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use br_engine::{RocksSstFiles, SstCompression, SstOptions};
-use br_log::restore::{Method, PointError, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT};
+use br_log::restore::{Method, PointError, PointOptions, PointTarget};
 use br_rt::{Progress, Rt, Silent};
 use br_snapshot::restore::{RestoreError, RestoreOptions, RestoreTarget, Scope};
 use br_storage::SendCredentials;
@@ -154,10 +154,7 @@ fn point_options(
 ) -> Result<PointOptions> {
     let mut options = PointOptions {
         restored_ts: Some(at),
-        method: Method::Sort {
-            temp_dir: temp_dir.to_owned(),
-            memory_bytes: SORT_MEMORY_BYTES_DEFAULT,
-        },
+        temp_dir: temp_dir.to_owned(),
         ..PointOptions::new(table_options(rng)?)
     };
     if applies && rng.random_bool(0.25) {

@@ -40,7 +40,11 @@ impl Storage {
         let mut left = READS_OF_DAMAGED;
         loop {
             left -= 1;
-            match check(self.read_at_most(name, size_bytes_max).await?) {
+            let read = match self.read_at_most(name, size_bytes_max).await {
+                Ok(bytes) => check(bytes),
+                Err(error) => Err(error.into()),
+            };
+            match read {
                 Err(error) if error.kind() == Kind::Data && left > 0 => {
                     tracing::warn!(%error, "read again");
                 }

@@ -145,7 +145,7 @@ proptest! {
     fn no_bit_can_change(size in 0..3 * CHUNK_BYTES, at in any::<prop::sample::Index>(), bit in 0..8) {
         let mut stored = sealed("a", &content(size));
         let at = at.index(stored.len());
-        stored[at] ^= 1 << bit;
+        stored[at] ^= 1u8 << bit;
         prop_assert!(open("a", &stored).is_err());
     }
 

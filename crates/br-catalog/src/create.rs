@@ -263,7 +263,7 @@ pub async fn raise_last_id(
 }
 
 /// Fills a transaction with `fill` and commits it, again if it lost against another.
-async fn commit_with_retry<T>(
+pub(crate) async fn commit_with_retry<T>(
     cluster: &Cluster,
     mut fill: impl AsyncFnMut(&mut Transaction) -> Result<T, CatalogError>,
 ) -> Result<T, CatalogError> {
@@ -288,7 +288,7 @@ async fn commit_with_retry<T>(
 }
 
 /// Raises the schema version, with the diff that makes servers load everything.
-async fn raise_version(txn: &mut Transaction) -> Result<i64, CatalogError> {
+pub(crate) async fn raise_version(txn: &mut Transaction) -> Result<i64, CatalogError> {
     let key = meta_key::string_key(meta_key::SCHEMA_VERSION);
     let version = read::schema_version(txn.snapshot()).await? + 1;
     txn.put(key, version.to_string().into_bytes())?;
@@ -298,7 +298,7 @@ async fn raise_version(txn: &mut Transaction) -> Result<i64, CatalogError> {
 }
 
 /// Tells TiDB servers, so that they need not wait for their lease.
-async fn announce(cluster: &Cluster, version: i64) {
+pub(crate) async fn announce(cluster: &Cluster, version: i64) {
     let value = version.to_string();
     if let Err(error) = cluster
         .etcd()

@@ -1,6 +1,9 @@
 use br_cluster::{KvError, PdError};
 use br_codec::DecodeError;
-use br_tidb::schema::SchemaError;
+use br_tidb::{
+    row::{RowError, UnsupportedIndex},
+    schema::SchemaError,
+};
 use br_types::{Classify, Code, Kind};
 
 /// The schemas of a cluster could not be read or written.
@@ -27,6 +30,22 @@ pub enum CatalogError {
         name: String,
         /// Why.
         source: SchemaError,
+    },
+    /// Rows of a table cannot be made here.
+    #[error("rows of the cluster's table {table}: {source}")]
+    Unwritable {
+        /// The table.
+        table: String,
+        /// Why.
+        source: UnsupportedIndex,
+    },
+    /// A row of a table makes no sense.
+    #[error("a row of table {table}: {source}")]
+    Row {
+        /// The table.
+        table: String,
+        /// Why.
+        source: RowError,
     },
     /// A database or table of that name exists.
     #[error("{name} exists already")]
@@ -55,6 +74,8 @@ impl Classify for CatalogError {
             CatalogError::Kv(error) => error.kind(),
             CatalogError::Pd(error) => error.kind(),
             CatalogError::Damaged { .. } | CatalogError::Schema { .. } => Kind::Data,
+            CatalogError::Unwritable { .. } => Kind::Invalid,
+            CatalogError::Row { source, .. } => source.kind(),
             CatalogError::Exists { .. } => Kind::Conflict,
         }
     }
@@ -63,7 +84,10 @@ impl Classify for CatalogError {
         match self {
             CatalogError::Kv(error) => error.code(),
             CatalogError::Pd(error) => error.code(),
-            CatalogError::Damaged { .. } | CatalogError::Schema { .. } => Code::DATA_DAMAGED,
+            CatalogError::Damaged { .. }
+            | CatalogError::Schema { .. }
+            | CatalogError::Row { .. } => Code::DATA_DAMAGED,
+            CatalogError::Unwritable { .. } => Code::UNSUPPORTED_SYS_TABLE,
             CatalogError::Exists { .. } => Code::TABLES_ALREADY_EXISTED,
         }
     }
@@ -72,7 +96,12 @@ impl Classify for CatalogError {
         match self {
             CatalogError::Kv(error) => error.next_step(),
             CatalogError::Pd(error) => error.next_step(),
-            CatalogError::Damaged { .. } | CatalogError::Schema { .. } => {
+            CatalogError::Unwritable { .. } => {
+                Some("Leave the table out with a filter, or pass --with-sys-table=false".into())
+            }
+            CatalogError::Damaged { .. }
+            | CatalogError::Schema { .. }
+            | CatalogError::Row { .. } => {
                 Some("Check the cluster's schemas with a TiDB server".into())
             }
             CatalogError::Exists { .. } => None,

@@ -107,6 +107,20 @@ pub fn int_handle(handle: &[u8]) -> Result<i64, DecodeError> {
     }
 }
 
+/// The bytes of an integer handle in a row's key.
+pub fn int_handle_bytes(handle: i64) -> [u8; 8] {
+    // With the sign flipped, so that bytes sort like numbers.
+    (handle.cast_unsigned() ^ 1 << 63).to_be_bytes()
+}
+
+/// Whether a raw key is that of a row.
+pub fn is_record(raw: &[u8]) -> bool {
+    let after_id = raw
+        .strip_prefix(&[TABLE_PREFIX])
+        .and_then(|rest| rest.get(8..));
+    after_id.is_some_and(|rest| rest.starts_with(RECORD))
+}
+
 /// What all keys of a table begin with.
 pub fn table_prefix(table: TableId) -> RawKey {
     let mut key = Vec::with_capacity(TABLE_PREFIX_LEN);
@@ -246,6 +260,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn handles_are_written_as_in_keys(table: i64, handle: i64) {
+            let key = record_key(TableId(table), handle);
+            prop_assert!(key.as_bytes().ends_with(&int_handle_bytes(handle)));
+            prop_assert_eq!(int_handle(&int_handle_bytes(handle)), Ok(handle));
+            prop_assert!(is_record(key.as_bytes()));
+            prop_assert!(!is_record(index_prefix(TableId(table), IndexId(handle)).as_bytes()));
+        }
+
         #[test]
         fn keys_come_back(table: i64, index: i64, handle: i64, columns: Vec<u8>) {
             let (table, index) = (TableId(table), IndexId(index));

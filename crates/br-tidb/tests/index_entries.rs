@@ -14,7 +14,11 @@ use br_format::{
     names::MetaKind,
 };
 use br_sst::Table;
-use br_tidb::{row::IndexEncoder, schema::TableInfo, table_key::TableKey};
+use br_tidb::{
+    row::{IndexEncoder, RowCopier, RowDecoder, RowEncoder},
+    schema::TableInfo,
+    table_key::TableKey,
+};
 use br_types::{Cf, IndexId, TableId, TimeStamp};
 use bytes::Bytes;
 
@@ -144,6 +148,55 @@ fn entries_of_every_supported_index_are_those_of_tidb() {
         }
     }
     assert!(checked > 20_000, "{checked} entries; not {unsupported:?}");
+}
+
+/// Rows taken apart and made again are the rows of TiDB, with the keys and entries of TiDB.
+#[test]
+fn copied_rows_are_those_of_tidb() {
+    let pairs = pairs();
+    let (mut checked, mut same_bytes) = (BTreeMap::new(), 0);
+    for table in tables() {
+        let (Ok(encoder), Ok(copier)) = (
+            RowEncoder::new(&table, true),
+            RowCopier::new(&table, &table, 0),
+        ) else {
+            continue;
+        };
+        let decoder = RowDecoder::new(&table).unwrap();
+        let prefix = br_tidb::table_key::record_prefix(table.id());
+        let range = br_tidb::table_key::record_range(table.id());
+        let range = range.start.into_bytes()..range.end.into_bytes();
+        for (raw, value) in pairs.range(range) {
+            let handle = raw.strip_prefix(prefix.as_bytes()).unwrap();
+            let row = copier.copy(handle, value).unwrap();
+            let name = &table.name.original;
+            if let Some(made) = encoder.handle(&row).unwrap() {
+                assert_eq!(made, handle, "{name}");
+            }
+            let made = encoder.value(&row);
+            same_bytes += usize::from(made == *value);
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            decoder.decode(handle, &made, &mut ours).unwrap();
+            decoder.decode(handle, value, &mut theirs).unwrap();
+            assert_eq!(ours, theirs, "{name}");
+            for entry in encoder.entries(handle, &made).unwrap() {
+                let stored = pairs.get(entry.key.as_bytes());
+                assert_eq!(stored, Some(&entry.value), "{name}");
+                if entry.is_distinct {
+                    assert_eq!(encoder.handle_of(&entry.value).unwrap(), handle, "{name}");
+                }
+            }
+            *checked.entry(table.name.lower.clone()).or_insert(0) += 1;
+        }
+    }
+    let total: usize = checked.values().sum();
+    assert!(
+        total > 5_000 && same_bytes * 2 > total,
+        "{same_bytes} of {total}"
+    );
+    for table in ["user", "bind_info", "stats_meta", "stats_histograms"] {
+        assert!(checked.contains_key(table), "{table} of {checked:?}");
+    }
 }
 
 fn show(pairs: &[&Pair]) -> String {

@@ -30,8 +30,54 @@ struct Column {
     default: Option<String>,
 }
 
+/// The columns that the keys of a table's rows are made of.
+pub(super) struct HandleColumns {
+    form: Handle,
+    /// Their ids, in their order.
+    columns: Vec<i64>,
+}
+
+impl HandleColumns {
+    /// # Errors
+    /// The table has no primary key although its handle is one.
+    pub(super) fn of(table: &TableInfo) -> Result<HandleColumns, RowError> {
+        let no_key = || RowError::NoPrimaryKey {
+            table: table.name.original.clone(),
+        };
+        let mut columns = Vec::new();
+        let form = if table.pk_is_handle {
+            let is_key = |column: &&ColumnInfo| column.field_type.flag & flag::PRIMARY_KEY != 0;
+            columns.push(table.columns.iter().find(is_key).ok_or_else(no_key)?.id);
+            Handle::Integer
+        } else if table.is_common_handle {
+            let key = table
+                .indexes
+                .iter()
+                .find(|index| index.is_primary)
+                .ok_or_else(no_key)?;
+            for part in &key.columns {
+                let column = table.columns.get(part.offset).ok_or_else(no_key)?;
+                columns.push(column.id);
+            }
+            Handle::Columns(key.columns.len())
+        } else {
+            Handle::RowId
+        };
+        Ok(HandleColumns { form, columns })
+    }
+
+    pub(super) fn columns(&self) -> &[i64] {
+        &self.columns
+    }
+
+    pub(super) fn into_parts(self) -> (Handle, Vec<i64>) {
+        (self.form, self.columns)
+    }
+}
+
 /// What the key of a row has after its prefix.
-enum Handle {
+#[derive(Clone, Debug)]
+pub(super) enum Handle {
     /// An integer that is no column.
     RowId,
     /// An integer that is a column.
@@ -47,28 +93,7 @@ impl RowDecoder {
     /// The table has no primary key although its handle is one, or an origin default cannot be
     /// read.
     pub fn new(table: &TableInfo) -> Result<Self, RowError> {
-        let no_key = || RowError::NoPrimaryKey {
-            table: table.name.original.clone(),
-        };
-        let mut handle_columns = Vec::new();
-        let handle = if table.pk_is_handle {
-            let is_key = |column: &&ColumnInfo| column.field_type.flag & flag::PRIMARY_KEY != 0;
-            handle_columns.push(table.columns.iter().find(is_key).ok_or_else(no_key)?.id);
-            Handle::Integer
-        } else if table.is_common_handle {
-            let key = table
-                .indexes
-                .iter()
-                .find(|index| index.is_primary)
-                .ok_or_else(no_key)?;
-            for part in &key.columns {
-                let column = table.columns.get(part.offset).ok_or_else(no_key)?;
-                handle_columns.push(column.id);
-            }
-            Handle::Columns(key.columns.len())
-        } else {
-            Handle::RowId
-        };
+        let (handle, handle_columns) = HandleColumns::of(table)?.into_parts();
         let is_shown = |column: &&ColumnInfo| {
             column.state == SchemaState::PUBLIC && !column.hidden && !column.is_virtual()
         };
@@ -113,7 +138,7 @@ impl RowDecoder {
 }
 
 impl Handle {
-    fn read<'a>(&self, handle: &'a [u8]) -> Result<Vec<Datum<'a>>, DecodeError> {
+    pub(super) fn read<'a>(&self, handle: &'a [u8]) -> Result<Vec<Datum<'a>>, DecodeError> {
         match self {
             Handle::RowId => int_handle(handle).map(|_| Vec::new()),
             Handle::Integer => Ok(vec![Datum::Int(int_handle(handle)?)]),

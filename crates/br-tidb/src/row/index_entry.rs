@@ -19,15 +19,18 @@
 mod part;
 mod restored;
 
-use br_types::{IndexId, TableId};
+use br_codec::{DecodeError, number::write_i64};
+use br_types::{IndexId, RawKey, TableId};
 
-use super::{Datum, RowError, value::RowValue};
+use super::{Datum, IndexEntry, RowError, value::RowValue};
 use crate::{
     schema::{ColumnInfo, IndexInfo, TableInfo, flag},
     table_key::{index_prefix, int_handle},
 };
-use part::{Encoded, Part, RestoredHandle, Text, spaces};
-use restored::{RowPart, row_of};
+use part::{Encoded, Part, RestoredHandle, Sort, spaces};
+
+pub(super) use part::Text;
+pub(super) use restored::{RowPart, compact_int, compact_uint, row_of};
 
 /// What an integer handle begins with at the end of a key.
 const INT_FLAG: u8 = 3;
@@ -145,6 +148,20 @@ impl IndexEncoder {
         handle: &[u8],
         row: &[u8],
     ) -> Result<(Vec<u8>, Vec<u8>), RowError> {
+        let entry = self.index_entry(physical_table, handle, row)?;
+        Ok((entry.key.into_bytes(), entry.value))
+    }
+
+    /// The same, with whether there is only one entry of that key.
+    ///
+    /// # Errors
+    /// The row is damaged.
+    pub(super) fn index_entry(
+        &self,
+        physical_table: TableId,
+        handle: &[u8],
+        row: &[u8],
+    ) -> Result<IndexEntry, RowError> {
         let in_handle = self.handle_columns(handle)?;
         let row = RowValue::parse(row)?;
         let mut columns = Vec::with_capacity(self.parts.len());
@@ -174,7 +191,26 @@ impl IndexEncoder {
                 self.value_with_columns(handle, is_distinct, &columns, &row)?
             }
         };
-        Ok((key, value))
+        Ok(IndexEntry {
+            key: RawKey::from(key),
+            value,
+            is_distinct,
+        })
+    }
+
+    /// Whether it admits each value once.
+    pub(super) fn is_unique(&self) -> bool {
+        self.is_unique
+    }
+
+    /// The columns of the index as keys have them; of a clustered key, the handle of its rows.
+    pub(super) fn columns(&self, row: &[u8]) -> Result<Vec<u8>, RowError> {
+        let row = RowValue::parse(row)?;
+        let mut columns = Vec::new();
+        for part in &self.parts {
+            columns.extend(part.encode(&row, &[])?.in_key);
+        }
+        Ok(columns)
     }
 
     fn handle_columns<'h>(&self, handle: &'h [u8]) -> Result<Vec<Datum<'h>>, RowError> {
@@ -238,7 +274,13 @@ impl IndexEncoder {
             .iter()
             .zip(columns)
             .filter(|(part, _)| part.restores && part.in_handle.is_none())
-            .map(|(part, column)| (part.column.id, spaces(&column.in_row)))
+            .map(|(part, column)| {
+                let beside_key = match part.sort {
+                    Sort::GeneralCi => column.in_row.clone(),
+                    Sort::Binary | Sort::PadSpace => spaces(&column.in_row),
+                };
+                (part.column.id, beside_key)
+            })
             .collect();
         for part in &self.handle_restored {
             restored.push((part.column.id, part.of_row(row)?));
@@ -249,4 +291,23 @@ impl IndexEncoder {
         }
         Ok(value)
     }
+}
+
+/// The handle of the row that a distinct entry with this value belongs to.
+pub(super) fn handle_of_value(value: &[u8], is_clustered: bool) -> Result<Vec<u8>, DecodeError> {
+    let damaged = || DecodeError::new("index entry", "its value has no handle");
+    if is_clustered {
+        let rest = value.get(1..).ok_or_else(damaged)?;
+        // The first form of clustered keys has no version.
+        let rest = rest.strip_prefix(&[VERSION_FLAG, 1]).unwrap_or(rest);
+        let rest = rest.strip_prefix(&[HANDLE_FLAG]).ok_or_else(damaged)?;
+        let (len, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
+        let handle = rest.get(..usize::from(u16::from_be_bytes(*len)));
+        return handle.map(<[u8]>::to_vec).ok_or_else(damaged);
+    }
+    // A short value is the number; a longer one ends with it.
+    let number = value.last_chunk::<8>().ok_or_else(damaged)?;
+    let mut handle = Vec::with_capacity(number.len());
+    write_i64(&mut handle, u64::from_be_bytes(*number).cast_signed());
+    Ok(handle)
 }

@@ -53,6 +53,77 @@ pub(super) fn text(stored: &[u8]) -> Result<String, DecodeError> {
     Ok(printer.out)
 }
 
+/// The document without a key of its outermost object, as `JSON_REMOVE` makes it; `None`: it has no
+/// such key.
+///
+/// # Errors
+/// The document is damaged.
+pub fn without_key(stored: &[u8], unwanted: &str) -> Result<Option<Vec<u8>>, DecodeError> {
+    let (&tp, object) = stored.split_first().ok_or(SHORT)?;
+    if tp != OBJECT {
+        return Ok(None);
+    }
+    let count = size_at(object, 0)?;
+    let mut kept = Vec::new();
+    let mut is_there = false;
+    for at in 0..count {
+        let entry = HEAD_LEN + at * KEY_ENTRY_LEN;
+        let start = size_at(object, entry)?;
+        let len = usize::from(u16::from_le_bytes(array_at(object, entry + 4)?));
+        let key = object.get(start..).and_then(|rest| rest.get(..len));
+        let key = key.ok_or(SHORT)?;
+        if key == unwanted.as_bytes() {
+            is_there = true;
+            continue;
+        }
+        let entry = HEAD_LEN + count * KEY_ENTRY_LEN + at * ENTRY_LEN;
+        let [tp, place @ ..] = array_at::<ENTRY_LEN>(object, entry)?;
+        let value = match tp {
+            LITERAL => None,
+            _ => {
+                let offset = usize::try_from(u32::from_le_bytes(place)).map_err(|_| SHORT)?;
+                let value = object.get(offset..).ok_or(SHORT)?;
+                let typed = [&[tp], value].concat();
+                let len = stored_len(&typed)? - 1;
+                Some(value.get(..len).ok_or(SHORT)?)
+            }
+        };
+        kept.push((key, tp, place, value));
+    }
+    if !is_there {
+        return Ok(None);
+    }
+    let keys_at = HEAD_LEN + kept.len() * (KEY_ENTRY_LEN + ENTRY_LEN);
+    let keys_len: usize = kept.iter().map(|(key, ..)| key.len()).sum();
+    let number = |value: usize| {
+        u32::try_from(value)
+            .map_err(|_| SHORT)
+            .map(u32::to_le_bytes)
+    };
+    let (mut keys, mut entries) = (Vec::new(), Vec::new());
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for (key, tp, place, value) in &kept {
+        keys.extend(number(keys_at + names.len())?);
+        keys.extend((key.len() as u16).to_le_bytes());
+        names.extend_from_slice(key);
+        entries.push(*tp);
+        match value {
+            None => entries.extend(place),
+            Some(value) => {
+                entries.extend(number(keys_at + keys_len + values.len())?);
+                values.extend_from_slice(value);
+            }
+        }
+    }
+    let mut out = vec![OBJECT];
+    out.extend(number(kept.len())?);
+    out.extend(number(keys_at + names.len() + values.len())?);
+    for part in [keys, entries, names, values] {
+        out.extend(part);
+    }
+    Ok(Some(out))
+}
+
 /// Bytes of the document that `input` begins with.
 pub(super) fn stored_len(input: &[u8]) -> Result<usize, DecodeError> {
     let (&tp, value) = input.split_first().ok_or(SHORT)?;

@@ -242,3 +242,66 @@ proptest! {
         let _ = Datum::read(&mut &handle[..]);
     }
 }
+
+#[test]
+fn a_key_leaves_a_json_object() {
+    // {"a": 1, "resource_group": "rg1", "x": true}, as TiDB stores it.
+    let object = |pairs: &[(&str, u8, &[u8])]| {
+        let keys_at = 8 + pairs.len() * 11;
+        let keys: Vec<u8> = pairs.iter().flat_map(|(key, ..)| key.bytes()).collect();
+        let (mut names, mut entries, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let mut at = keys_at;
+        for (key, tp, value) in pairs {
+            names.extend((at as u32).to_le_bytes());
+            names.extend((key.len() as u16).to_le_bytes());
+            at += key.len();
+            entries.push(*tp);
+            if *tp == 4 {
+                entries.extend([value[0], 0, 0, 0]);
+            } else {
+                let offset = keys_at + keys.len() + values.len();
+                entries.extend((offset as u32).to_le_bytes());
+                values.extend_from_slice(value);
+            }
+        }
+        let size = keys_at + keys.len() + values.len();
+        let mut out = vec![1];
+        out.extend((pairs.len() as u32).to_le_bytes());
+        out.extend((size as u32).to_le_bytes());
+        for part in [names, entries, keys, values] {
+            out.extend(part);
+        }
+        out
+    };
+    let one = 1_i64.to_le_bytes();
+    let whole = object(&[
+        ("a", 9, &one),
+        ("resource_group", 12, b"\x03rg1"),
+        ("x", 4, &[1]),
+    ]);
+    let rest = object(&[("a", 9, &one), ("x", 4, &[1])]);
+    assert_eq!(
+        super::json_without_key(&whole, "resource_group"),
+        Ok(Some(rest.clone()))
+    );
+    assert_eq!(super::json_without_key(&rest, "resource_group"), Ok(None));
+    assert_eq!(super::json::text(&rest).unwrap(), r#"{"a": 1, "x": true}"#);
+    for len in 0..whole.len() {
+        let _ = super::json_without_key(&whole[..len], "resource_group");
+    }
+}
+
+#[test]
+fn seconds_become_dates_and_times() {
+    use super::time::DateTime;
+    for (unix_s, text) in [
+        (0, "1970-01-01 00:00:00"),
+        (951_782_400, "2000-02-29 00:00:00"),
+        (1_735_689_599, "2024-12-31 23:59:59"),
+        (4_107_542_400, "2100-03-01 00:00:00"),
+    ] {
+        let time = DateTime::from_unix_s(unix_s);
+        assert_eq!(time.text(0), text);
+        assert_eq!(DateTime::from_packed(time.to_packed()), time);
+    }
+}

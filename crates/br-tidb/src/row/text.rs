@@ -34,7 +34,7 @@ pub(super) fn read_compact<'a>(
 }
 
 /// Little-endian in 1, 2, 4 or 8 bytes.
-fn uint(bytes: &[u8]) -> Result<u64, DecodeError> {
+pub(super) fn uint(bytes: &[u8]) -> Result<u64, DecodeError> {
     match bytes.len() {
         1 | 2 | 4 | 8 => Ok(bytes
             .iter()
@@ -48,7 +48,7 @@ fn uint(bytes: &[u8]) -> Result<u64, DecodeError> {
 }
 
 /// The same with a sign.
-fn int(bytes: &[u8]) -> Result<i64, DecodeError> {
+pub(super) fn int(bytes: &[u8]) -> Result<i64, DecodeError> {
     let value = uint(bytes)?;
     let unused = 64 - 8 * bytes.len() as u32;
     Ok((value << unused).cast_signed() >> unused)

@@ -45,6 +45,38 @@ impl DateTime {
         }
     }
 
+    /// That many seconds after 1970 began, in UTC.
+    pub(super) fn from_unix_s(unix_s: u64) -> Self {
+        let (days, seconds) = (unix_s / 86_400, unix_s % 86_400);
+        // Days since March of year 0, whose leap day is its last one, in eras of 400 years.
+        let days = days + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let month = match month_from_march {
+            0..=9 => month_from_march + 3,
+            _ => month_from_march - 9,
+        };
+        Self {
+            year: era * 400 + year_of_era + u64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * month_from_march + 2) / 5 + 1,
+            hour: seconds / 3600,
+            minute: seconds / 60 % 60,
+            second: seconds % 60,
+            micros: 0,
+        }
+    }
+
+    /// As rows and keys have it.
+    pub(super) const fn to_packed(self) -> u64 {
+        let days = (self.year * 13 + self.month) << 5 | self.day;
+        let seconds = days << 17 | self.hour << 12 | self.minute << 6 | self.second;
+        seconds << 24 | self.micros
+    }
+
     /// The date alone.
     pub(super) fn date_text(self) -> String {
         format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)

@@ -253,6 +253,9 @@ pub struct ColumnInfo {
     /// The same of a BIT column: base64 of its bytes.
     #[serde(default)]
     pub origin_default_bit: Option<String>,
+    /// Its value in new rows that give none, as JSON text; `null`: NULL.
+    #[serde(default, rename = "default")]
+    pub default_value: Option<Box<RawValue>>,
     /// The expression of a generated column; empty: not generated.
     #[serde(default)]
     pub generated_expr_string: String,

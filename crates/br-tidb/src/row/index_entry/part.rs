@@ -1,5 +1,7 @@
 //! One column of an index.
 
+use std::borrow::Cow;
+
 use br_codec::{
     DecodeError,
     bytes::encode_into,
@@ -9,6 +11,7 @@ use br_codec::{
 use super::super::{
     Datum, RowError,
     decoder::origin_default,
+    general_ci,
     text::read_compact,
     value::{RowValue, Stored},
 };
@@ -44,6 +47,8 @@ pub(super) enum Sort {
     Binary,
     /// By their bytes, without spaces at the end.
     PadSpace,
+    /// By letters without case and accents, without spaces at the end.
+    GeneralCi,
 }
 
 /// A value of an index column: its bytes in a key, and what it is in a row.
@@ -89,6 +94,7 @@ impl Part {
         let sort = match (text.is_collated, text.is_bin) {
             (false, _) => Sort::Binary,
             (true, true) => Sort::PadSpace,
+            (true, false) if is_general_ci(field) => Sort::GeneralCi,
             (true, false) => {
                 return Err(format!("column {name:?} has collation {}", field.collate));
             }
@@ -175,7 +181,7 @@ impl Part {
             Datum::Bytes(bytes) => {
                 let cut = self.cut(bytes);
                 in_key.push(BYTES_FLAG);
-                encode_into(&mut in_key, self.sort_key(cut));
+                encode_into(&mut in_key, &self.sort_key(cut));
                 in_row = cut.to_vec();
             }
             Datum::Decimal(_) | Datum::Json(_) | Datum::Vector(_) => {
@@ -206,10 +212,11 @@ impl Part {
         end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
     }
 
-    pub(super) fn sort_key<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+    pub(super) fn sort_key<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
         match self.sort {
-            Sort::Binary => bytes,
-            Sort::PadSpace => without_spaces(bytes),
+            Sort::Binary => bytes.into(),
+            Sort::PadSpace => without_spaces(bytes).into(),
+            Sort::GeneralCi => general_ci::sort_key(without_spaces(bytes)).into(),
         }
     }
 }
@@ -277,7 +284,7 @@ impl RestoredHandle {
 
 /// What a column's type means for sort keys.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text {
+pub(in super::super) struct Text {
     pub(super) is_text: bool,
     /// Whether its sort key is not its bytes.
     pub(super) is_collated: bool,
@@ -288,7 +295,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(super) fn of(field: &FieldType, new_collations: bool) -> Text {
+    pub(in super::super) fn of(field: &FieldType, new_collations: bool) -> Text {
         let is_text = field.is_string() && !field.is_binary_string();
         let collate = field.collate.as_str();
         Text {
@@ -303,7 +310,7 @@ impl Text {
     }
 
     /// Whether the sort key does not give the value back.
-    pub(super) fn is_restored(self) -> bool {
+    pub(in super::super) fn is_restored(self) -> bool {
         self.is_collated && (self.is_varying || !self.is_bin)
     }
 }
@@ -315,6 +322,13 @@ impl Encoded {
             in_row: RowPart::Null,
         }
     }
+}
+
+fn is_general_ci(field: &FieldType) -> bool {
+    matches!(
+        field.collate.as_str(),
+        "utf8mb4_general_ci" | "utf8_general_ci"
+    )
 }
 
 fn is_counted_in_bytes(field: &FieldType) -> bool {

@@ -5,7 +5,8 @@ const SMALL_ID_MAX: i64 = 255;
 const SMALL_VALUES_LEN_MAX: usize = u16::MAX as usize;
 
 /// A column of such a row.
-pub(super) enum RowPart {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) enum RowPart {
     /// NULL.
     Null,
     /// Its bytes.
@@ -13,7 +14,7 @@ pub(super) enum RowPart {
 }
 
 /// The fewest bytes of 1, 2, 4 and 8 that hold the number, little-endian.
-pub(super) fn compact_int(value: i64) -> Vec<u8> {
+pub(in super::super) fn compact_int(value: i64) -> Vec<u8> {
     let bytes = value.to_le_bytes();
     let len = if i8::try_from(value).is_ok() {
         1
@@ -27,7 +28,7 @@ pub(super) fn compact_int(value: i64) -> Vec<u8> {
     bytes.iter().take(len).copied().collect()
 }
 
-pub(super) fn compact_uint(value: u64) -> Vec<u8> {
+pub(in super::super) fn compact_uint(value: u64) -> Vec<u8> {
     let bytes = value.to_le_bytes();
     let len = if u8::try_from(value).is_ok() {
         1
@@ -42,7 +43,7 @@ pub(super) fn compact_uint(value: u64) -> Vec<u8> {
 }
 
 /// A row of the new format with these columns.
-pub(super) fn row_of(columns: Vec<(i64, &RowPart)>) -> Vec<u8> {
+pub(in super::super) fn row_of(columns: Vec<(i64, &RowPart)>) -> Vec<u8> {
     let mut values: Vec<(i64, &[u8])> = Vec::new();
     let mut nulls: Vec<i64> = Vec::new();
     for (id, part) in columns {

@@ -108,8 +108,9 @@ pub enum Failure {
     /// The other side refuses for a reason of its own.
     #[error("{0}")]
     Refused(String),
-    /// A sealed object or keyring is not what was written.
-    #[error(transparent)]
+    /// A sealed object or keyring is not what was written. The word is what is looked for in a store's
+    /// answer.
+    #[error("sealed data is damaged: {0}")]
     Damaged(SealedError),
     /// The object is sealed, and no keys were given.
     #[error("it is sealed, and no key was given")]

@@ -22,7 +22,8 @@ struct World {
 impl World {
     fn new(name: &'static str) -> World {
         World {
-            rt: Rt::simulated(7, UnixMillis(1_700_000_000_000)),
+            // Other randomness for each place.
+            rt: Rt::simulated(name.len() as u64, UnixMillis(1_700_000_000_000)),
             name,
             keys: tempfile::tempdir().unwrap(),
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests and their helpers")]
 #![allow(clippy::print_stdout, reason = "seeds, for replaying a failure")]
 
+mod anywhere;
 mod golden;
 mod keys;
 mod log_backup;

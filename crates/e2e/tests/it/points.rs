@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use br_cluster::Cluster;
 use br_engine::{RocksSstFiles, SstCompression, SstOptions};
 use br_log::restore::{PointOptions, PointTarget};
 use br_rt::{Progress, Silent};
@@ -25,12 +26,17 @@ pub(crate) fn point_options(rules: &[&str], at: TimeStamp) -> PointOptions {
 
 /// Into that cluster, from a full backup and a log.
 pub(crate) async fn point_target(site: &Site, full: &Place, log: &Place) -> PointTarget {
-    let rt = site.cluster.rt();
+    point_target_in(&site.cluster, full, log).await
+}
+
+/// The same, into a cluster that may be anybody's.
+pub(crate) async fn point_target_in(cluster: &Cluster, full: &Place, log: &Place) -> PointTarget {
+    let rt = cluster.rt();
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     PointTarget {
-        cluster: site.cluster.clone(),
+        cluster: cluster.clone(),
         full: Some(RestoreTarget {
-            cluster: site.cluster.clone(),
+            cluster: cluster.clone(),
             storage: Storage::open(rt, &full.backend).await.unwrap(),
             backend: full.backend.clone(),
             progress: progress.clone(),

@@ -10,7 +10,7 @@ use br_snapshot::{
     backup::{self, BackupContext, BackupOptions, BackupSummary},
     restore::{self, RestoreOptions, RestoreSummary, RestoreTarget},
 };
-use br_storage::{Backend, Storage};
+use br_storage::{Backend, Storage, StorageOptions};
 use br_tidb::filter::TableFilter;
 use br_types::TimeStamp;
 use tempfile::TempDir;
@@ -37,28 +37,11 @@ impl Site {
     }
 
     pub(crate) async fn back_up(&self, to: &Place, options: &BackupOptions) -> BackupSummary {
-        let rt = self.cluster.rt();
-        let context = BackupContext {
-            cluster: self.cluster.clone(),
-            key_prefix: KeyPrefix::default(),
-            storage: Storage::create_base(rt, &to.backend).await.unwrap(),
-            backend: to.backend.clone(),
-            progress: Arc::new(Silent),
-        };
-        let done = Box::pin(backup::run(&context, options)).await;
-        done.unwrap_or_else(|error| panic!("backup: {error}: {error:?}"))
+        back_up(&self.cluster, to, options).await
     }
 
     pub(crate) async fn restore(&self, from: &Place, options: &RestoreOptions) -> RestoreSummary {
-        let rt = self.cluster.rt();
-        let target = RestoreTarget {
-            cluster: self.cluster.clone(),
-            storage: Storage::open(rt, &from.backend).await.unwrap(),
-            backend: from.backend.clone(),
-            progress: Arc::new(Silent),
-        };
-        let done = Box::pin(restore::restore(&target, options)).await;
-        done.unwrap_or_else(|error| panic!("restore: {error}: {error:?}"))
+        restore_from(&self.cluster, from, options).await
     }
 
     pub(crate) async fn stop(self) {
@@ -66,9 +49,43 @@ impl Site {
     }
 }
 
+pub(crate) async fn back_up(
+    cluster: &Cluster,
+    to: &Place,
+    options: &BackupOptions,
+) -> BackupSummary {
+    let context = BackupContext {
+        cluster: cluster.clone(),
+        key_prefix: KeyPrefix::default(),
+        storage: Storage::create_base(cluster.rt(), &to.backend)
+            .await
+            .unwrap(),
+        backend: to.backend.clone(),
+        progress: Arc::new(Silent),
+    };
+    let done = Box::pin(backup::run(&context, options)).await;
+    done.unwrap_or_else(|error| panic!("backup: {error}: {error:?}"))
+}
+
+pub(crate) async fn restore_from(
+    cluster: &Cluster,
+    from: &Place,
+    options: &RestoreOptions,
+) -> RestoreSummary {
+    let target = RestoreTarget {
+        cluster: cluster.clone(),
+        storage: Storage::open(cluster.rt(), &from.backend).await.unwrap(),
+        backend: from.backend.clone(),
+        progress: Arc::new(Silent),
+    };
+    let done = Box::pin(restore::restore(&target, options)).await;
+    done.unwrap_or_else(|error| panic!("restore: {error}: {error:?}"))
+}
+
 /// External storage for one backup.
 pub(crate) struct Place {
     pub(crate) backend: Backend,
+    url: Option<String>,
     _folder: Option<TempDir>,
 }
 
@@ -80,6 +97,7 @@ impl Place {
             backend: Backend::Local {
                 path: folder.path().join("backup"),
             },
+            url: None,
             _folder: Some(folder),
         }
     }
@@ -91,8 +109,25 @@ impl Place {
                 name: name.to_owned(),
                 prefix: "backup".to_owned(),
             },
+            url: None,
             _folder: None,
         }
+    }
+
+    /// Where a URL says.
+    pub(crate) fn at(url: &str) -> Place {
+        let backend = Backend::parse(url, &StorageOptions::default()).unwrap();
+        Place {
+            backend,
+            url: Some(url.to_owned()),
+            _folder: None,
+        }
+    }
+
+    /// As a command takes it, with all settings.
+    pub(crate) fn url(&self) -> String {
+        let url = self.url.clone();
+        url.unwrap_or_else(|| self.backend.to_string())
     }
 
     /// A backup that exists.
@@ -100,6 +135,7 @@ impl Place {
         let path = path.canonicalize().unwrap();
         Place {
             backend: Backend::Local { path },
+            url: None,
             _folder: None,
         }
     }

@@ -202,7 +202,13 @@ fn restore_line(title: &str, done: &RestoreSummary, took: Duration) -> Line {
     if done.resumed_files + done.resumed_tables > 0 {
         line.add("skipped-files-by-checkpoint", done.resumed_files);
     }
-    // Users and privileges are among them: nobody should find that out at the first login.
+    if done.system_rows > 0 {
+        line.add("system-rows", done.system_rows);
+    }
+    if done.tables_with_statistics > 0 {
+        line.add("tables-with-statistics", done.tables_with_statistics);
+    }
+    // Users and privileges may be among them: nobody should find that out at the first login.
     if done.plan.system_tables_left_out > 0 {
         line.add("system-tables-left-out", done.plan.system_tables_left_out);
     }
@@ -230,6 +236,9 @@ fn restore_json(title: &str, done: &RestoreSummary, took: Duration) -> Value {
         fields.insert("resumed_groups".into(), done.resumed_groups.into());
         fields.insert("resumed_files".into(), done.resumed_files.into());
         fields.insert("resumed_tables".into(), done.resumed_tables.into());
+        fields.insert("system_rows".into(), done.system_rows.into());
+        let with_statistics = done.tables_with_statistics;
+        fields.insert("tables_with_statistics".into(), with_statistics.into());
         fields.insert("storage".into(), traffic::json());
         fields.insert("seconds".into(), took.as_secs_f64().into());
     }
@@ -307,6 +316,9 @@ pub(crate) fn restore_plan(plan: &RestorePlan, as_json: bool) {
             plan.full_name(table)
         ));
     }
+    for table in &plan.system {
+        print(&format_args!("rows of {}", table.full_name()));
+    }
     let files = plan.files;
     print(&format_args!(
         "{} files, {}; {} system tables left out",
@@ -334,6 +346,7 @@ fn plan_json(plan: &RestorePlan) -> Value {
         "last_backup_ts": plan.last_backup_ts.0,
         "databases": databases,
         "tables": tables,
+        "system_tables": plan.system.iter().map(|table| table.full_name()).collect::<Vec<_>>(),
         "system_tables_left_out": plan.system_tables_left_out,
         "files": plan.files.files,
         "data_size_bytes": plan.files.stored_bytes,

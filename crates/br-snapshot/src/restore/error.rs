@@ -103,6 +103,14 @@ pub enum RestoreError {
         /// The range.
         range: KeyRange<RawKey>,
     },
+    /// Rows of a table of TiDB's own cannot be taken over.
+    #[error("table {table} of the backup does not fit the cluster's: {why}")]
+    IncompatibleSystemTable {
+        /// The table.
+        table: String,
+        /// Why not.
+        why: String,
+    },
     /// Keys exist where a raw or transactional backup is to go.
     #[error("the target cluster has keys in the range of the backup, such as {key}")]
     KeysExist {
@@ -309,6 +317,7 @@ impl Classify for RestoreError {
             | RestoreError::NotRawKeys { .. }
             | RestoreError::NoBase { .. }
             | RestoreError::Collation { .. }
+            | RestoreError::IncompatibleSystemTable { .. }
             | RestoreError::Version { .. }
             | RestoreError::Unsupported { .. } => Kind::Invalid,
             RestoreError::Schema { .. }
@@ -368,6 +377,7 @@ impl Classify for RestoreError {
             RestoreError::Collation { .. } | RestoreError::Unsupported { .. } => {
                 Code::UNSUPPORTED_OPERATION
             }
+            RestoreError::IncompatibleSystemTable { .. } => Code::RESTORE_INCOMPATIBLE_SYS,
             RestoreError::Version { .. } => Code::VERSION_MISMATCH,
             RestoreError::NoSpace { .. } => Code::KV_DISK_FULL,
             RestoreError::NoStore => Code::FAILED_TO_CONNECT,
@@ -431,6 +441,10 @@ impl Classify for RestoreError {
             }
             RestoreError::Collation { .. } => {
                 "Restore into a cluster that was bootstrapped with the same setting"
+            }
+            RestoreError::IncompatibleSystemTable { .. } => {
+                "Pass --with-sys-table=false and make the users anew, or leave the table out with \
+                 --filter"
             }
             RestoreError::Version { .. } => {
                 "Use versions that go together, or --check-requirements=false at your own risk"

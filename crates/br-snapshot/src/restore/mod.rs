@@ -19,6 +19,7 @@ mod resume;
 mod schemas;
 mod source;
 mod split;
+mod system;
 mod table_ids;
 mod tables;
 
@@ -43,6 +44,7 @@ pub use plan::{ExistingTable, FileTotals, PlannedDatabase, PlannedTable, Restore
 pub use resume::{AbortedRestore, CASE_SENSITIVE, DoneSteps, Origin, abort, interrupted_point};
 pub use source::Source;
 pub use split::split_at;
+pub use system::PlannedSystemTable;
 pub use table_ids::TableIdMap;
 
 /// What a restore works on: the cluster, and the backup's storage opened and as stores open it.
@@ -81,6 +83,10 @@ pub struct RestoreSummary {
     pub resumed_files: usize,
     /// Tables that an interrupted command had made visible.
     pub resumed_tables: usize,
+    /// Rows of TiDB's own tables that were taken over: users, privileges, bindings.
+    pub system_rows: u64,
+    /// Tables and partitions that got statistics.
+    pub tables_with_statistics: usize,
 }
 
 /// Decides what a restore of tables would do, without changing anything.

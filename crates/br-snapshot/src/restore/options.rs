@@ -52,6 +52,11 @@ pub struct RestoreOptions {
     pub switch_mode_interval: Duration,
     /// `--online`: pause nothing in the cluster.
     pub online: bool,
+    /// `--with-sys-table`: users, privileges and what else of TiDB's own tables the filter takes
+    /// come over.
+    pub with_system_tables: bool,
+    /// `--load-stats`: the optimizer's statistics of the restored tables come over.
+    pub load_stats: bool,
     /// `--with-tidb-placement-mode`: whether placement policies are kept.
     pub keep_placement: bool,
     /// `--send-credentials-to-tikv`: stores get the credentials of the external storage.
@@ -122,6 +127,8 @@ impl RestoreOptions {
             rate_limit_bytes_per_s: 0,
             switch_mode_interval: SWITCH_MODE_INTERVAL_DEFAULT,
             online: false,
+            with_system_tables: true,
+            load_stats: true,
             keep_placement: true,
             send_credentials: true,
             use_resume: true,

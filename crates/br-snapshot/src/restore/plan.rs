@@ -7,11 +7,18 @@ use br_format::{
     backupmeta::{Content, DataFile},
     kv_stats::KvStats,
 };
-use br_tidb::schema::{self, DbInfo, TableInfo, strip_temporary_prefix};
+use br_tidb::{
+    schema::{self, DbInfo, TableInfo, strip_temporary_prefix},
+    table_key,
+};
 use br_types::{DbId, TableId, TimeStamp};
 
 use super::{
-    changes::Changes, error::RestoreError, options::RestoreOptions, source::Source,
+    changes::Changes,
+    error::RestoreError,
+    options::RestoreOptions,
+    source::Source,
+    system::{self, PlannedSystemTable},
     table_ids::TableIdMap,
 };
 
@@ -26,7 +33,13 @@ pub struct RestorePlan {
     pub databases: Vec<PlannedDatabase>,
     /// Tables, views and sequences, in the order of the backup.
     pub tables: Vec<PlannedTable>,
-    /// Tables of TiDB's own databases that the backup has and that stay behind.
+    /// Tables of TiDB's own databases whose rows are taken over.
+    pub system: Vec<PlannedSystemTable>,
+    /// Whether the cluster's strings sort by their collations; known if there are such tables.
+    pub new_collations: bool,
+    /// Rows of each table and partition, by the id in the backup.
+    pub rows: HashMap<TableId, u64>,
+    /// Tables of TiDB's own databases that the filter takes and that stay behind.
     pub system_tables_left_out: usize,
     /// The ids that they get.
     pub ids: TableIdMap,
@@ -122,6 +135,11 @@ impl RestorePlan {
         places
     }
 
+    /// Whether files of a table or partition of the backup are brought in.
+    pub(super) fn takes(&self, places: &HashMap<TableId, usize>, id: TableId) -> bool {
+        places.contains_key(&id) || self.system.iter().any(|table| table.old_id == id)
+    }
+
     /// All ids of the backup that need one in the cluster.
     fn old_ids(&self) -> impl Iterator<Item = TableId> + '_ {
         let databases = self.databases.iter().filter(|db| db.existing.is_none());
@@ -133,7 +151,8 @@ impl RestorePlan {
                 .copied()
                 .chain(std::iter::once(table.old_id))
         });
-        databases.chain(tables)
+        let system = self.system.iter().map(|table| table.old_id);
+        databases.chain(tables).chain(system)
     }
 
     /// Gives every table, partition and new database an id behind `last_used`, the last one that
@@ -222,11 +241,7 @@ pub(super) async fn select<C: Changes>(
                 }
                 return Ok(());
             };
-            if !options.takes_table(&name, &table.name.original) {
-                return Ok(());
-            }
-            if is_system {
-                plan.system_tables_left_out += 1;
+            if is_system || !options.takes_table(&name, &table.name.original) {
                 return Ok(());
             }
             let database = place_of(&mut plan, &mut places, &db, name);
@@ -250,7 +265,8 @@ pub(super) async fn select<C: Changes>(
             Ok(())
         })
         .await?;
-    if plan.databases.is_empty() {
+    system::select(source, options, &mut plan).await?;
+    if plan.databases.is_empty() && plan.system.is_empty() {
         let what = options.wanted();
         return Err(RestoreError::NothingSelected { what }.into());
     }
@@ -286,15 +302,22 @@ pub(super) async fn add_up_files(
     source
         .data_files(async |files| {
             for file in files.into_iter().filter(&wants) {
-                let id = br_tidb::table_key::table_id(file.range.start.as_bytes());
-                let Some(place) = id.and_then(|id| places.get(&id)) else {
+                let id = table_key::table_id(file.range.start.as_bytes());
+                let Some(id) = id.filter(|id| plan.takes(&places, *id)) else {
                     continue;
                 };
                 plan.files.files += 1;
                 plan.files.stored_bytes += file.size_bytes;
                 plan.files.kvs += file.stats.total_kvs;
                 plan.files.kv_bytes += file.stats.total_bytes;
-                if let Some(table) = plan.tables.get_mut(*place) {
+                if let Some(table) = places.get(&id).and_then(|at| plan.tables.get_mut(*at)) {
+                    table.sums += file.stats;
+                    if table_key::is_record(file.range.start.as_bytes()) {
+                        *plan.rows.entry(id).or_default() += file.stats.total_kvs;
+                    }
+                }
+                let system = plan.system.iter_mut().find(|table| table.old_id == id);
+                if let Some(table) = system {
                     table.sums += file.stats;
                 }
             }

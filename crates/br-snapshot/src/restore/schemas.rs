@@ -3,14 +3,15 @@
 //! Ordering: after all data is in and checked. Many tables go in several transactions, of which
 //! each table's is whole; a crash in between leaves some tables complete and the others unseen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use br_catalog::{DroppedTable, NewDatabase, NewTable, SchemaChange, SchemaWriter};
 use br_rt::kill_point;
 use br_tidb::{
     meta_key::Counter,
     schema::{
-        self, RestoreOptions as PatchOptions, TableInfo, patch::DbPatch, strip_temporary_prefix,
+        self, DbInfo, PolicyRef, RestoreOptions as PatchOptions, TableInfo, patch::DbPatch,
+        strip_temporary_prefix,
     },
 };
 use br_types::{DbId, TimeStamp};
@@ -19,7 +20,7 @@ use super::{
     RestoreTarget,
     changes::Changes,
     error::RestoreError,
-    options::RestoreOptions,
+    options::{RestoreOptions, Scope},
     plan::{PlannedTable, RestorePlan, parse_db, parse_table},
     source::Source,
 };
@@ -61,14 +62,7 @@ pub(super) async fn each<C: Changes>(
     plan: &RestorePlan,
     mut make: impl AsyncFnMut(SchemaChange) -> Result<(), RestoreError>,
 ) -> Result<(), C::Error> {
-    // A policy's stores are another cluster's; a reference without its policy would break the table.
-    let policies = source.map_or(0, |source| source.meta.head.policies.len());
-    if options.keep_placement && policies > 0 {
-        tracing::warn!(
-            policies,
-            "placement policies are not restored: tables are placed as the cluster's default says"
-        );
-    }
+    let policies = create_policies(target, source, options).await?;
     let update_ts = target.cluster.pd().tso().await;
     let update_ts = update_ts.map_err(RestoreError::from)?;
     // With the first new tables, which may have the names of those that are gone.
@@ -104,7 +98,7 @@ pub(super) async fn each<C: Changes>(
             if missing && created.insert(db.id()) {
                 batch
                     .databases
-                    .push(new_database(&entry.db_json, plan, place)?);
+                    .push(new_database(&entry.db_json, &db, plan, place, &policies)?);
             }
             let Some(json) = entry.table_json else {
                 return Ok(());
@@ -117,7 +111,7 @@ pub(super) async fn each<C: Changes>(
                 return Ok(());
             }
             let json = String::from_utf8(json).map_err(|_| bad_text(&name, &table))?;
-            let mut new = new_table(&json, &table, plan, place, update_ts, &name)?;
+            let mut new = new_table(&json, &table, plan, place, update_ts, &policies)?;
             new.replaces = replaced.get(&table.id()).copied();
             batch.push(new);
             if batch.is_full() {
@@ -131,6 +125,48 @@ pub(super) async fn each<C: Changes>(
         make(last).await?;
     }
     Ok(())
+}
+
+/// Ids of placement policies by name in lower case.
+type Policies = BTreeMap<String, i64>;
+
+/// Creates the placement policies of the backup that the cluster lacks. Gives those that tables may
+/// refer to: none, if they are to be placed as the cluster's default says.
+async fn create_policies(
+    target: &RestoreTarget,
+    source: Option<&Source>,
+    options: &RestoreOptions,
+) -> Result<Policies, RestoreError> {
+    let wanted = source.map(|source| &source.meta.head.policies[..]);
+    let wanted = wanted.unwrap_or_default();
+    let is_full = matches!(options.scope, Scope::Full { .. }) && !options.to_point;
+    if wanted.is_empty() || !options.keep_placement || !is_full {
+        return Ok(Policies::new());
+    }
+    let policies = br_catalog::create_policies(&target.cluster, wanted).await?;
+    kill_point("restore.policies");
+    tracing::warn!(
+        policies = wanted.len(),
+        "PD places the restored tables by their policies once each of these was altered: ALTER \
+         PLACEMENT POLICY with the settings that it has"
+    );
+    Ok(policies)
+}
+
+/// Whether every policy that is referred to is there; tells of it if one is not.
+fn are_known<'a>(
+    name: &str,
+    references: impl IntoIterator<Item = &'a PolicyRef>,
+    policies: &Policies,
+) -> bool {
+    let lost = references
+        .into_iter()
+        .find(|policy| !policies.contains_key(&policy.name.lower));
+    if let Some(lost) = lost.filter(|_| !policies.is_empty()) {
+        let policy = &lost.name.original;
+        tracing::warn!(name, policy, "its placement policy is not in the backup");
+    }
+    lost.is_none()
 }
 
 fn bad_text(db: &str, table: &TableInfo) -> RestoreError {
@@ -175,8 +211,10 @@ impl Batch {
 
 fn new_database(
     json: &[u8],
+    db: &DbInfo,
     plan: &RestorePlan,
     place: usize,
+    policies: &Policies,
 ) -> Result<NewDatabase, RestoreError> {
     let name = plan
         .databases
@@ -192,7 +230,11 @@ fn new_database(
     let mut patch = DbPatch::new(&text).map_err(failed)?;
     patch.set_id(id).map_err(failed)?;
     patch.set_name(&name).map_err(failed)?;
-    patch.clear_placement().map_err(failed)?;
+    match are_known(&name, &db.policy, policies) {
+        true => patch.set_policy_id(|name| policies.get(name).copied()),
+        false => patch.clear_placement(),
+    }
+    .map_err(failed)?;
     Ok(NewDatabase {
         id,
         json: patch.finish(),
@@ -206,19 +248,28 @@ fn new_table(
     plan: &RestorePlan,
     place: usize,
     update_ts: TimeStamp,
-    db_name: &str,
+    policies: &Policies,
 ) -> Result<NewTable, RestoreError> {
+    let db_name = plan.databases.get(place).map_or("", |db| db.name.as_str());
     let name = format!("{db_name}.{}", table.name.original);
     let failed = |source| RestoreError::Schema {
         name: name.clone(),
         source,
     };
+    let parts = table.active_partition();
+    let parts = parts.map(|partition| &partition.definitions[..]);
+    let of_parts = parts.unwrap_or_default().iter();
+    let references = of_parts.filter_map(|part| part.policy.as_ref());
     let patch_options = PatchOptions {
         name: None,
-        keep_placement: false,
+        keep_placement: are_known(&name, references.chain(&table.policy), policies),
         update_ts,
     };
-    let patch = schema::for_restore(json, &plan.ids, &patch_options).map_err(failed)?;
+    let mut patch = schema::for_restore(json, &plan.ids, &patch_options).map_err(failed)?;
+    if patch_options.keep_placement {
+        let renumbered = patch.set_policy_ids(|name| policies.get(name).copied());
+        renumbered.map_err(failed)?;
+    }
     Ok(NewTable {
         db: plan.new_db_id(place).unwrap_or_default(),
         id: plan.ids.get(table.id()).unwrap_or(table.id()),

@@ -37,6 +37,7 @@ use super::{
     resume::{self, Claim, DoneSteps, Extent, Journal, Origin, Registration, Resume, task_of},
     schemas,
     source::Source,
+    system,
 };
 use crate::checksum::{ChecksumRange, PrefixRewrite, checksum};
 
@@ -81,11 +82,12 @@ async fn check(
     wants: impl Fn(&DataFile) -> bool,
     resume: Option<&Resume>,
 ) -> Result<(), RestoreError> {
-    plan::add_up_files(source, wants, plan).await?;
     let cluster = &target.cluster;
+    let snapshot = cluster.snapshot(cluster.pd().tso().await?);
+    system::match_target(&snapshot, plan).await?;
+    plan::add_up_files(source, wants, plan).await?;
     check_cluster(cluster, options).await?;
     checks::stores_can_read(target).await?;
-    let snapshot = cluster.snapshot(cluster.pd().tso().await?);
     let is_incremental = !plan.last_backup_ts.is_zero();
     resume::check_others(cluster, &Origin::of(source), options, plan).await?;
     let ids = resume.and_then(Resume::ids);
@@ -376,7 +378,8 @@ impl<C: Changes> Restore<'_, C> {
             return Err(error);
         }
         kill_point("restore.data");
-        self.make_visible(plan, resume.as_deref()).await?;
+        self.make_visible(plan, resume.as_deref(), &mut summary)
+            .await?;
         summary.plan = std::mem::take(plan);
         Ok(summary)
     }
@@ -387,6 +390,7 @@ impl<C: Changes> Restore<'_, C> {
         &self,
         plan: &RestorePlan,
         resume: Option<&Resume>,
+        summary: &mut RestoreSummary,
     ) -> Result<(), C::Error> {
         let Restore {
             target,
@@ -396,6 +400,9 @@ impl<C: Changes> Restore<'_, C> {
             ..
         } = *self;
         let layer = changes.layer(plan);
+        let done = resume.map(Resume::progress);
+        let taken = system::take_over(target, plan, done).await?;
+        summary.system_rows = taken.written + taken.unchanged;
         match resume.filter(|_| plan.is_on_base()) {
             Some(resume) => {
                 let mut all = Vec::new();
@@ -404,7 +411,9 @@ impl<C: Changes> Restore<'_, C> {
                     Ok(())
                 })
                 .await?;
-                let journal = Journal::new(&all, &plan.abandoned_ids(), layer.clone());
+                let mut gone = plan.abandoned_ids();
+                gone.extend(system::ids(plan));
+                let journal = Journal::new(&all, &gone, layer.clone());
                 journal.write(resume.progress()).await?;
                 journal.carry_out(&target.cluster).await?;
             }
@@ -414,6 +423,10 @@ impl<C: Changes> Restore<'_, C> {
                 cleanup::delete_abandoned(&target.cluster, &plan.abandoned_ids()).await;
             }
         }
+        let is_resumed = !plan.created.is_empty();
+        summary.tables_with_statistics =
+            system::take_over_statistics(target, plan, done, is_resumed).await?;
+        system::forget(target, plan).await;
         changes.finish(&layer).await;
         kill_point("restore.finished");
         Ok(())
@@ -535,7 +548,7 @@ impl<C: Changes> Work<'_, C> {
             .data_files(async |mut files| {
                 let id_of = |file: &DataFile| table_key::table_id(file.range.start.as_bytes());
                 files.retain(|file| {
-                    changes.wants(file) && id_of(file).is_some_and(|id| places.contains_key(&id))
+                    changes.wants(file) && id_of(file).is_some_and(|id| plan.takes(&places, id))
                 });
                 let rule_of = |file: &DataFile| {
                     let old = id_of(file)?;
@@ -598,7 +611,14 @@ async fn compare_checksums(
     plan: &RestorePlan,
     summary: &mut RestoreSummary,
 ) -> Result<(), RestoreError> {
-    let tables: Vec<_> = plan.tables.iter().filter(|table| table.has_rows).collect();
+    let tables = plan.tables.iter().filter(|table| table.has_rows);
+    let tables = tables.map(|table| {
+        let name = plan.full_name(table);
+        (name, table.old_physical_ids.clone(), table.sums)
+    });
+    let system = plan.system.iter();
+    let system = system.map(|table| (table.full_name(), vec![table.old_id], table.sums));
+    let tables: Vec<_> = tables.chain(system).collect();
     let phase = Phase::start(
         &target.progress,
         "Restore Pipeline",
@@ -606,24 +626,24 @@ async fn compare_checksums(
         tables.len() as u64,
     );
     let ts = target.cluster.pd().tso().await?;
+    let phase = &phase;
     let compared = futures::stream::iter(tables)
-        .map(|table| async {
-            let ranges: Vec<_> = table
-                .old_physical_ids
+        .map(|(table, ids, expected)| async move {
+            let ranges: Vec<_> = ids
                 .iter()
                 .filter_map(|old| Some(checksum_range(*old, plan.ids.get(*old)?)))
                 .collect();
             let found =
                 checksum(&target.cluster, &ranges, ts, options.checksum_concurrency).await?;
             phase.advance(1, found.total_bytes);
-            if found == table.sums {
+            if found == expected {
                 kill_point("restore.checksum");
                 return Ok(());
             }
             Err(RestoreError::Checksum {
-                table: plan.full_name(table),
+                table,
                 found: format!("{found:?}"),
-                expected: format!("{:?}", table.sums),
+                expected: format!("{expected:?}"),
             })
         })
         .buffer_unordered(options.table_concurrency.max(1))

@@ -32,9 +32,6 @@ enum Value {
     Switch,
     /// A switch whose both values are what is done here.
     Inert,
-    /// A switch of which only `false` is what is done here, whatever the default is: who leaves it
-    /// out is told in the summary, who asks for it is refused.
-    OnlyFalse,
     Text,
     Duration,
 }
@@ -133,16 +130,14 @@ const FLAGS: &[Flag] = &[
         RESTORE,
     ),
     flag("coarse-scatter", Value::Switch, "false", RESTORE),
-    flag("fast-load-sys-tables", Value::Switch, "true", RESTORE),
+    // Rows are always written one by one: what the official tool does with `false`.
+    flag("fast-load-sys-tables", Value::Inert, "true", RESTORE),
     flag("granularity", Value::Text, "coarse-grained", RESTORE),
-    flag("load-stats", Value::Switch, "true", RESTORE),
     flag("region-scan-concurrency", Value::Text, "256", RESTORE),
     flag("restore-phase", Value::Text, "0", RESTORE),
     flag("sys-check-collation", Value::Switch, "false", RESTORE),
     flag("txn-total-size-limit", Value::Text, "0", RESTORE),
     flag("wait-tiflash-ready", Value::Switch, "false", RESTORE),
-    // Users and privileges stay behind so far.
-    flag("with-sys-table", Value::OnlyFalse, "true", RESTORE),
     flag("batch-flush-interval", Value::Duration, "16s", RESTORE),
     flag("ddl-batch-size", Value::Text, "128", RESTORE),
     flag("no-schema", Value::Switch, "false", RESTORE),
@@ -189,9 +184,7 @@ impl Flag {
             .hide(true)
             .global(path.split(' ').count() == 1);
         match self.value {
-            Value::Switch | Value::Inert | Value::OnlyFalse => {
-                arg.value_parser(clap::value_parser!(Switch))
-            }
+            Value::Switch | Value::Inert => arg.value_parser(clap::value_parser!(Switch)),
             Value::Text | Value::Duration => arg.allow_hyphen_values(true),
         }
     }
@@ -200,7 +193,6 @@ impl Flag {
     fn is_default(&self, matches: &ArgMatches) -> bool {
         match self.value {
             Value::Inert => true,
-            Value::OnlyFalse => matches.get_one::<Switch>(self.name) == Some(&Switch(false)),
             Value::Switch => {
                 let value = matches.get_one::<Switch>(self.name).copied();
                 value.is_none_or(|value| self.default.parse() == Ok(value))

@@ -83,6 +83,12 @@ struct RestoreFlags {
     /// An older name of --tikv-max-restore-concurrency; the smaller of both holds.
     #[arg(long, global = true, default_value = "128", value_name = "N")]
     concurrency: usize,
+    /// Take over users, privileges and what else of TiDB's own tables the filter takes.
+    #[arg(long, global = true, default_value = "true", value_name = "BOOL")]
+    with_sys_table: Switch,
+    /// Take over the optimizer's statistics of the tables.
+    #[arg(long, global = true, default_value = "true", value_name = "BOOL")]
+    load_stats: Switch,
     /// STRICT keeps placement policies, IGNORE leaves them out.
     #[arg(long, global = true, default_value = "STRICT", value_name = "MODE")]
     with_tidb_placement_mode: String,
@@ -170,6 +176,8 @@ impl RestoreCommand {
             rate_limit_bytes_per_s: common.rate_limit_bytes_per_s(),
             switch_mode_interval: flags.switch_mode_interval,
             online: flags.online.0,
+            with_system_tables: flags.with_sys_table.0,
+            load_stats: flags.load_stats.0,
             keep_placement: flags.keep_placement()?,
             send_credentials: global.storage.send_credentials_to_tikv.0,
             use_resume: flags.use_checkpoint.0,

@@ -106,7 +106,8 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_change_nothing() {
         "br backup full -s local:///x --remove-tiflash=false --keyspace-name=",
         "br restore db --granularity coarse-grained --load-stats --ddl-batch-size=128",
         "br backup --concurrency 8 full --type kv",
-        "br restore full --with-sys-table=false",
+        "br restore full --with-sys-table=false --load-stats=false --fast-load-sys-tables=false",
+        "br restore full --with-sys-table",
     ] {
         assert_eq!(refused(line), None, "{line}");
     }
@@ -118,8 +119,10 @@ fn flags_that_are_not_built_are_refused_by_name_unless_they_change_nothing() {
         ),
         ("br backup full --type aws-ebs", "--type"),
         ("br backup txn --start-version 5", "--start-version"),
-        ("br restore full --load-stats=false", "--load-stats"),
-        ("br restore full --with-sys-table", "--with-sys-table"),
+        (
+            "br restore full --wait-tiflash-ready",
+            "--wait-tiflash-ready",
+        ),
     ] {
         let error = refused(line).unwrap_or_else(|| panic!("{line} is taken"));
         assert!(error.contains(flag), "{error}");

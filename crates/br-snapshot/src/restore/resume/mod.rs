@@ -217,6 +217,8 @@ impl Resume {
             point: what.point.map(PointRecord::of),
             is_on_base: plan.is_on_base(),
             keeps_placement: Some(options.keep_placement),
+            with_system_tables: Some(options.with_system_tables),
+            load_stats: Some(options.load_stats),
         };
         record.write(&self.cluster, &self.task).await?;
         kill_point("restore.record");
@@ -331,6 +333,18 @@ fn unfinished(
             mode(was),
             mode(options.keep_placement)
         ));
+    }
+    for (flag, was, is) in [
+        (
+            "--with-sys-table",
+            record.with_system_tables,
+            options.with_system_tables,
+        ),
+        ("--load-stats", record.load_stats, options.load_stats),
+    ] {
+        if let Some(was) = was.filter(|was| *was != is) {
+            differences.push(format!("{flag}={was}, not {is}"));
+        }
     }
     RestoreError::Unfinished {
         title: record.title.clone(),

@@ -73,6 +73,12 @@ pub(in super::super) struct Record {
     /// Whether placement policies are kept.
     #[serde(default)]
     pub(super) keeps_placement: Option<bool>,
+    /// Whether rows of TiDB's own tables are taken over.
+    #[serde(default)]
+    pub(super) with_system_tables: Option<bool>,
+    /// Whether statistics are.
+    #[serde(default)]
+    pub(super) load_stats: Option<bool>,
 }
 
 /// A [`PointInTime`].
@@ -264,6 +270,8 @@ pub(in super::super) fn task_of(origin: &Origin, options: &RestoreOptions) -> St
         scope,
         origin.digest,
         options.keep_placement,
+        options.with_system_tables,
+        options.load_stats,
     ]);
     let digest = Sha256::digest(text.to_string());
     hex::encode(digest.get(..TASK_LEN).unwrap_or_default())

@@ -165,6 +165,17 @@ impl Tikv for FakeStore {
         } else {
             (&request.start_key, &request.end_key)
         };
+        // As a store does: the range has to lie in the region.
+        let lowest = state.region_of(key::encode(low).as_bytes());
+        let end = lowest.map(|region| region.end.clone());
+        let end = end.unwrap_or_default();
+        if !end.is_empty() && !high.is_empty() && *key::encode(high).as_bytes() > *end {
+            answer.error = Some(kvrpcpb::KeyError {
+                abort: "the range goes beyond the region".to_owned(),
+                ..Default::default()
+            });
+            return Ok(Response::new(answer));
+        }
         let mut keys: Vec<Vec<u8>> = state
             .locks
             .keys()

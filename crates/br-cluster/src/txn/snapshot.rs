@@ -377,18 +377,19 @@ impl Scanner {
         } else {
             KeyPrefix::routing(&self.rest.start)
         };
-        let (start, end) = if self.reverse {
-            (&self.rest.end, &self.rest.start)
-        } else {
-            (&self.rest.start, &self.rest.end)
-        };
         snapshot
             .router
             .send(&routing, |client, route| {
+                let part = within(&self.rest, &route);
+                let (start_key, end_key) = if self.reverse {
+                    (part.end, part.start)
+                } else {
+                    (part.start, part.end)
+                };
                 let request = kvrpcpb::ScanRequest {
                     context: Some(snapshot.context(&route)),
-                    start_key: start.as_bytes().to_vec(),
-                    end_key: end.as_bytes().to_vec(),
+                    start_key: start_key.into_bytes(),
+                    end_key: end_key.into_bytes(),
                     limit: PAGE_PAIRS,
                     version: snapshot.ts.0,
                     reverse: self.reverse,
@@ -459,6 +460,22 @@ impl Scanner {
         }
         Ok(())
     }
+}
+
+/// The part of a range that a region has: a store refuses a scan that goes beyond its region. A
+/// bound that is no key of a transaction cannot be asked for, and is left alone.
+fn within(range: &KeyRange<RawKey>, route: &RegionRoute) -> KeyRange<RawKey> {
+    let mut part = range.clone();
+    let region = route.range();
+    if let Ok(start) = key::decode(region.start.as_bytes()) {
+        part.start = part.start.max(start);
+    }
+    if let Ok(end) = key::decode(region.end.as_bytes())
+        && (part.end.is_empty() || end < part.end)
+    {
+        part.end = end;
+    }
+    part
 }
 
 /// Whether a region holds everything between its start and `end`.

@@ -106,8 +106,11 @@ impl Storage {
         } else {
             (Direction::Forward, &request.start_key, &request.end_key)
         };
-        let wanted = KeyRange::<RawKey>::new(start.clone(), end.clone());
-        let Some(range) = key::encode_range(&wanted).intersect(region) else {
+        let wanted = key::encode_range(&KeyRange::<RawKey>::new(start.clone(), end.clone()));
+        if goes_beyond(&wanted, region) {
+            return Err(MvccError::Invalid("the range goes beyond the region"));
+        }
+        let Some(range) = wanted.intersect(region) else {
             return Ok(Vec::new());
         };
         let context = ReadContext::new(TimeStamp(request.version), request.context.as_ref());
@@ -138,4 +141,13 @@ impl Storage {
         }
         Ok(pairs)
     }
+}
+
+/// Whether a range has a bound outside of its region, which TiKV refuses; a bound that it does not
+/// have is the region's.
+fn goes_beyond(range: &KeyRange<EncodedKey>, region: &KeyRange<EncodedKey>) -> bool {
+    let is_bound = |key: &EncodedKey| !key.is_empty();
+    let below = is_bound(&range.start) && range.start < region.start;
+    let above = is_bound(&range.end) && is_bound(&region.end) && range.end > region.end;
+    below || above
 }

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
+use br_codec::key;
 use br_proto::kvrpcpb::{
     Action, Assertion, AssertionLevel, CheckSecondaryLocksRequest, CheckTxnStatusRequest,
     CleanupRequest, Context, Op, PessimisticLockKeyResultType, PessimisticLockWakeUpMode,
-    PessimisticRollbackRequest, PrewriteRequest, ResolveLockRequest, TxnHeartBeatRequest, TxnInfo,
-    prewrite_request::PessimisticAction, write_conflict::Reason,
+    PessimisticRollbackRequest, PrewriteRequest, ResolveLockRequest, ScanRequest,
+    TxnHeartBeatRequest, TxnInfo, prewrite_request::PessimisticAction, write_conflict::Reason,
 };
 use br_types::{KeyRange, TimeStamp};
 
@@ -33,6 +34,32 @@ fn versions_are_seen_from_their_commit_on() {
         assert_eq!(client.value(60, b"a"), None);
         assert_eq!(client.scan(45, false), vec![(b"a".to_vec(), LONG.to_vec())]);
         assert_eq!(client.scan(60, true), vec![]);
+    });
+}
+
+/// As TiKV does it; its clients ask each region for its own part.
+#[test]
+fn a_scan_beyond_its_region_is_refused() {
+    simulate(1, async |client| {
+        client.write(10, 20, b"b", b"short").await;
+        let region = KeyRange::new(key::encode(b"a"), key::encode(b"c"));
+        let scan = |start_key: &[u8], end_key: &[u8]| {
+            let request = ScanRequest {
+                start_key: start_key.to_vec(),
+                end_key: end_key.to_vec(),
+                limit: 10,
+                version: 30,
+                ..Default::default()
+            };
+            client.storage.scan(&request, &region)
+        };
+        for end in [&b"c"[..], b""] {
+            let answer = scan(b"a", end);
+            assert_eq!((answer.pairs.len(), answer.error), (1, None));
+        }
+        for (start, end) in [(b"a", b"d"), (b"A", b"b")] {
+            assert!(scan(start, end).error.is_some());
+        }
     });
 }
 

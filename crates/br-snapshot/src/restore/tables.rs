@@ -424,8 +424,18 @@ impl<C: Changes> Restore<'_, C> {
             }
         }
         let is_resumed = !plan.created.is_empty();
-        summary.tables_with_statistics =
-            system::take_over_statistics(target, plan, done, is_resumed).await?;
+        let statistics = system::take_over_statistics(target, plan, done, is_resumed).await;
+        summary.tables_with_statistics = match statistics {
+            Ok(known) => known,
+            Err(error) if matches!(error.kind(), Kind::Retry | Kind::Cancelled) => {
+                return Err(error.into());
+            }
+            // They can be made anew, and the tables are there.
+            Err(error) => {
+                tracing::warn!(%error, "statistics are missing: run ANALYZE TABLE");
+                0
+            }
+        };
         system::forget(target, plan).await;
         changes.finish(&layer).await;
         kill_point("restore.finished");

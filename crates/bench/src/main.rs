@@ -4,14 +4,15 @@
 //! `BENCH_MB` sets the size of the data (MB of keys and values, default 256), `BENCH_THREADS` the
 //! cores that a bound may use (default: all). `BENCH_LOG_MB` sets the size of the log that is
 //! restored (default 512), `BENCH_SECONDS` the length of a turn with or without log backup
-//! (default 10). `BENCH_ONLY` names one part: `snapshot`, `courtesy`, `foreground`,
-//! `log`.
+//! (default 10). `BENCH_ONLY` names one part: `snapshot`, `storages`, `courtesy`,
+//! `foreground`, `log`.
 
 mod bounds;
 mod courtesy;
 mod foreground;
 mod log_restore;
 mod memory;
+mod storages;
 
 use std::{env, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -36,7 +37,14 @@ const VALUE_BYTES: usize = 200;
 const ROUNDS: usize = 3;
 
 /// What is measured, each in a process of its own, so that memory is its own as well.
-const PARTS: [&str; 5] = ["snapshot", "courtesy", "foreground", "log-10", "log-10000"];
+const PARTS: [&str; 6] = [
+    "snapshot",
+    "storages",
+    "courtesy",
+    "foreground",
+    "log-10",
+    "log-10000",
+];
 
 fn main() -> Result<()> {
     let Ok(part) = env::var("BENCH_PART") else {
@@ -72,6 +80,10 @@ async fn measure(part: &str) -> Result<()> {
     let log_bytes = number("BENCH_LOG_MB", 512) << 20;
     match part {
         "snapshot" => run(number("BENCH_MB", 256), number("BENCH_THREADS", cores)).await,
+        "storages" => {
+            let folder = tempfile::tempdir()?;
+            storages::measure(&rt, folder.path(), number("BENCH_MB", 256)).await
+        }
         "courtesy" => {
             let folder = tempfile::tempdir()?;
             let turn = Duration::from_secs(number("BENCH_SECONDS", 10) as u64);

@@ -1,6 +1,6 @@
 //! Servers that tests start on loopback, each on a free port and gone with the test's process:
 //! [`Moto`] for S3, STS and KMS, [`Azurite`] for Azure, [`FakeGcs`] for GCS; and [`Proxy`], which
-//! stands before one of them and makes faults.
+//! stands before one of them and makes faults. [`S3Folder`] is for measurements.
 //!
 //! `scripts/install-test-servers` installs the servers. A test crate that uses them names
 //! `tests/servers/find.rs` as its build script, which sets `cfg(moto)`, `cfg(azurite)` and
@@ -19,9 +19,11 @@ mod moto;
 mod process;
 mod proxy;
 mod request;
+mod s3_folder;
 mod serve;
 
 pub use azurite::Azurite;
 pub use fake_gcs::FakeGcs;
 pub use moto::{AccessKey, Moto};
 pub use proxy::{Fault, Proxy};
+pub use s3_folder::S3Folder;

@@ -32,7 +32,7 @@ const LAYERS: &[(&str, u32, &[&str])] = &[
     ("br-inspect", 3, &[]),
     ("br-drill", 3, &["br-engine", "br-embed", "br-inspect"]),
     ("br", 4, &[]),
-    ("bench", 5, &[]),
+    ("bench", 5, &["test-servers"]),
     ("sim", 5, &[]),
     ("e2e", 5, &["sim"]),
     ("test-servers", 5, &[]),

@@ -23,7 +23,7 @@ use std::env;
 
 use br_catalog::{DroppedTable, SchemaChange};
 use br_cluster::{Cluster, ClusterConfig, Security, Snapshot};
-use br_log::task::TaskStore;
+use br_log::task::{self, TaskStore};
 use br_rt::{CancellationToken, Rt};
 use br_storage::Storage;
 use br_tidb::{schema::is_system_db, table_key};
@@ -179,8 +179,14 @@ async fn foreign(cluster: &Cluster) -> Vec<String> {
     found
 }
 
-/// Drops our databases with all their rows, and deletes our keys.
+/// Ends our log backups, drops our databases with all their rows, and deletes our keys.
 async fn clear(cluster: &Cluster) {
+    let tasks = TaskStore::new(cluster.etcd().clone()).load().await.unwrap();
+    for task in tasks.tasks {
+        if task.name().starts_with(PREFIX) {
+            task::stop(cluster, task.name()).await.unwrap();
+        }
+    }
     let snapshot = snapshot(cluster).await;
     for db in br_catalog::databases(&snapshot).await.unwrap() {
         if !db.info.name.original.starts_with(PREFIX) {

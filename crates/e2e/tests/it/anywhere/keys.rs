@@ -9,8 +9,9 @@ use br_snapshot::{
 };
 use br_types::{Cf, RawKey};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use tikv_client::TransactionClient;
 
-use super::{Anywhere, PREFIX, delete, named, own_keys};
+use super::{Anywhere, PREFIX, named, own_keys};
 use crate::site::{back_up, restore_from};
 
 type Pairs = BTreeMap<RawKey, Vec<u8>>;
@@ -30,6 +31,10 @@ fn pairs(seed: u64) -> Pairs {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactional_keys_come_back() {
+    if named("E2E_TIDB").is_some() {
+        println!("transactional keys are not restored beside tables");
+        return;
+    }
     let mut on = Anywhere::start().await;
     let expected = pairs(1);
     let mut txn = on.cluster.begin().await.unwrap();
@@ -44,7 +49,11 @@ async fn transactional_keys_come_back() {
     };
     let options = BackupOptions::new(scope, "e2e");
     back_up(&on.cluster, &on.places[place], &options).await;
-    delete(&on.cluster, &range).await;
+    // With all its versions: what is restored has the timestamps of the backup, and would lie below
+    // a deletion.
+    let client = TransactionClient::new(vec![on.pd.clone()]).await.unwrap();
+    let bounds = range.start.clone().into_bytes()..range.end.clone().into_bytes();
+    client.unsafe_destroy_range(bounds).await.unwrap();
     let options = RestoreOptions::new(restore::Scope::Txn);
     restore_from(&on.cluster, &on.places[place], &options).await;
     let snapshot = super::snapshot(&on.cluster).await;

@@ -118,8 +118,9 @@ async fn come_back(
     restore_from(&on.cluster, &on.places[place], options).await;
     let (db, now) = (workload.database(), on.now().await);
     let checked = check(&on.cluster, db, &workload.model(), at, now).await;
+    // A slow cluster may not have committed anything by then.
     let checked = checked.unwrap_or_else(|error| panic!("restored to {at}: {error}"));
-    assert!(checked.entries > 0, "{checked:?}");
+    assert_eq!(checked.tables, TABLES);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -368,6 +368,10 @@ impl Topology for Pd {
     fn gc_safe_point(&self) -> TimeStamp {
         self.gc.gc_safe_point()
     }
+
+    fn is_gc_held(&self) -> bool {
+        self.gc.is_held(self.rt.wall())
+    }
 }
 
 /// Runs `run` on virtual time that starts at this Unix millisecond.

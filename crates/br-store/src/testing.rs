@@ -223,6 +223,10 @@ impl Topology for FakeTopology {
     fn gc_safe_point(&self) -> TimeStamp {
         self.inner().gc_safe_point
     }
+
+    fn is_gc_held(&self) -> bool {
+        false
+    }
 }
 
 /// Store 1 and what it stands on.

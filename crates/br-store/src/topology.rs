@@ -68,4 +68,8 @@ pub trait Topology: Send + Sync + 'static {
 
     /// Versions at or below it may have been collected.
     fn gc_safe_point(&self) -> TimeStamp;
+
+    /// Whether nothing may be collected now, wherever the safe point is: a restore writes versions
+    /// below it, and what hides them may be there before they are.
+    fn is_gc_held(&self) -> bool;
 }

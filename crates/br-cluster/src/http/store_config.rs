@@ -1,12 +1,13 @@
 use std::time::Duration;
 
 use br_rt::CancellationToken;
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use super::{HttpClient, HttpError, client::Request};
 
 /// What the configuration of a store says that matters here; `None` where it says nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoreConfig {
     /// `coprocessor.region-split-size`.
     pub region_split_size_bytes: Option<u64>,
@@ -23,6 +24,8 @@ pub struct StoreConfig {
     pub api_version: Option<u64>,
     /// `storage.enable-ttl`: with API version 1, raw values carry an expiry.
     pub ttl_enabled: Option<bool>,
+    /// `gc.ratio-threshold`: below zero, compactions leave garbage alone.
+    pub gc_ratio_threshold: Option<f64>,
 }
 
 impl StoreConfig {
@@ -40,6 +43,7 @@ impl StoreConfig {
                 .min(),
             api_version: at("/storage/api-version").and_then(Value::as_u64),
             ttl_enabled: at("/storage/enable-ttl").and_then(Value::as_bool),
+            gc_ratio_threshold: at("/gc/ratio-threshold").and_then(Value::as_f64),
         }
     }
 }
@@ -67,6 +71,21 @@ impl StoreStatus {
             .json(&self.cancel, status_address, &Request::get("/config"))
             .await?;
         Ok(StoreConfig::from_json(&config))
+    }
+
+    /// Sets `gc.ratio-threshold` of the store with this status address. Nothing is tried again.
+    ///
+    /// # Errors
+    /// The port is out of reach or refuses.
+    pub async fn set_gc_ratio_threshold(
+        &self,
+        status_address: &str,
+        ratio: f64,
+    ) -> Result<(), HttpError> {
+        let settings = json!({ "gc.ratio-threshold": ratio.to_string() });
+        let request = Request::with_json(Method::POST, "/config", &settings);
+        let sent = self.http.send(&self.cancel, status_address, &request);
+        sent.await.map(drop)
     }
 
     /// The metrics of the store with this status address, as text. Nothing is tried again.

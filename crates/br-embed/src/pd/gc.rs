@@ -32,6 +32,8 @@ mod tests;
 pub const GC_WORKER: &str = "gc_worker";
 /// A time to live that never ends.
 pub const TTL_FOREVER: i64 = i64::MAX;
+/// How the ids of the barriers begin that restores hold, on a lease.
+const OF_RESTORES: &str = "br-restore-";
 /// Barriers at one time; far more than there can be tools at work.
 pub const BARRIERS_MAX: usize = 10_000;
 
@@ -208,6 +210,13 @@ impl Gc {
     /// Versions hidden at or below it may be gone.
     pub fn gc_safe_point(&self) -> TimeStamp {
         TimeStamp(self.lock().gc_safe_point)
+    }
+
+    /// Whether a restore is under way: it may write old versions after those that hide them.
+    pub fn is_held(&self, now: UnixMillis) -> bool {
+        let state = self.lock();
+        let mut barriers = state.barriers.iter();
+        barriers.any(|(id, barrier)| id.starts_with(OF_RESTORES) && !barrier.is_expired(now))
     }
 
     /// Sets a barrier, or moves the one with this id.

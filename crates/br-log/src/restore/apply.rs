@@ -11,10 +11,15 @@
 //! A request of which anything failed is sent again, for the regions that there are by then, by
 //! [`APPLY_RETRY`]. Writing the same events again changes nothing.
 //!
+//! # Garbage collection
+//! A version may be there before those that it hides, and all are older than the safe point of the
+//! cluster: what GC removed then would come back as if it had never been deleted. So there is none
+//! while this runs: stores of the embedded cluster do not collect as long as the barrier of a restore
+//! lives, others are told not to (`gc.ratio-threshold`, see [`super::gc_hold`]).
+//!
 //! # After a crash
-//! What was written lies under ids that no table has. Whoever goes on makes batches of the same files
-//! in the same order, and leaves out those that are done; if the log has more files than are held,
-//! the order may be another, and they are applied again.
+//! What was written lies under ids that no table has. GC may have come over it, so whoever goes on
+//! applies everything again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,11 +38,9 @@ use br_proto::{
     import_sstpb::{ApplyRequest, KvMeta, RewriteRule},
 };
 use br_rt::{Backoff, Phase, RetryPolicy, kill_point};
-use br_snapshot::restore::DoneSteps;
 use br_tidb::table_key;
 use br_types::{Cf, Classify, EncodedKey, KeyRange, Kind, StoreId, TableId, TimeStamp};
 use futures::{StreamExt, TryStreamExt, future, stream, stream::BoxStream};
-use sha2::{Digest, Sha256};
 
 use super::{error::PointError, load::LoadTotals, rewrite::KeyRewrite};
 use crate::read::{FILES_HELD_MAX, LogFiles, LogObject, LogPart, LogReadError};
@@ -78,15 +81,6 @@ struct Batch<'f> {
     files: Vec<(&'f str, &'f LogFile)>,
 }
 
-/// The name of the steps of some objects; those of deletions are written down after the others.
-fn steps_of(kind: EventKind, number: usize) -> String {
-    let kind = match kind {
-        EventKind::Put => "1-put",
-        EventKind::Delete => "2-delete",
-    };
-    format!("apply-{kind}-{number:06}")
-}
-
 /// The next objects, as many as have about [`FILES_HELD_MAX`] files.
 async fn take_some(
     objects: &mut BoxStream<'_, Result<LogObject, LogReadError>>,
@@ -102,29 +96,12 @@ async fn take_some(
     Ok(some)
 }
 
-/// Which files are in which batch.
-fn digest_of(batches: &[Batch<'_>]) -> String {
-    let mut digest = Sha256::new();
-    for batch in batches {
-        for (object, file) in &batch.files {
-            digest.update(object.as_bytes());
-            digest.update(file.span.offset.to_le_bytes());
-        }
-        digest.update([0]);
-    }
-    hex::encode(digest.finalize())
-}
-
 impl Applier<'_> {
     /// Applies everything that is wanted.
     ///
     /// # Errors
     /// A batch failed in all attempts, or a file is missing or damaged.
-    pub(super) async fn run(
-        &self,
-        phase: &Phase,
-        done: Option<&DoneSteps>,
-    ) -> Result<LoadTotals, PointError> {
+    pub(super) async fn run(&self, phase: &Phase) -> Result<LoadTotals, PointError> {
         if !self.files.compacted.is_empty() {
             return Err(PointError::Options(
                 "the log is compacted, and stores cannot apply that key by key".to_owned(),
@@ -133,13 +110,12 @@ impl Applier<'_> {
         let mut totals = LoadTotals::default();
         for kind in [EventKind::Put, EventKind::Delete] {
             let mut objects = self.files.objects(LogPart::Rows);
-            for number in 0.. {
+            loop {
                 let some = take_some(&mut objects).await?;
                 if some.is_empty() {
                     break;
                 }
-                let steps = steps_of(kind, number);
-                let applied = self.apply_some(&some, kind, &steps, done, phase).await?;
+                let applied = self.apply_some(&some, kind, phase).await?;
                 totals.files += applied.files;
                 totals.records += applied.records;
                 totals.record_bytes += applied.record_bytes;
@@ -148,28 +124,16 @@ impl Applier<'_> {
         Ok(totals)
     }
 
-    /// Applies the files of one kind in some objects, as steps of that name.
+    /// Applies the files of one kind in some objects.
     async fn apply_some(
         &self,
         objects: &[LogObject],
         kind: EventKind,
-        steps: &str,
-        done: Option<&DoneSteps>,
         phase: &Phase,
     ) -> Result<LoadTotals, PointError> {
-        let batches = self.batches(objects, kind);
-        let missing = match done {
-            Some(done) => done.missing(steps, batches.len(), &digest_of(&batches)),
-            None => vec![true; batches.len()],
-        };
-        let missing = batches.iter().enumerate().zip(missing);
-        let missing = missing.filter_map(|(batch, missing)| missing.then_some(batch));
-        stream::iter(missing)
-            .map(|(number, batch)| async move {
-                let totals = self.apply(batch, phase).await?;
-                if let Some(done) = done {
-                    done.mark(steps, number);
-                }
+        stream::iter(self.batches(objects, kind))
+            .map(|batch| async move {
+                let totals = self.apply(&batch, phase).await?;
                 kill_point("point.applied");
                 Ok::<_, PointError>(totals)
             })

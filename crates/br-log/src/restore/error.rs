@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use br_catalog::CatalogError;
-use br_cluster::{KvError, PdError};
+use br_cluster::{HttpError, KvError, PdError};
 use br_codec::DecodeError;
 use br_format::log::LogFormatError;
 use br_snapshot::restore::RestoreError;
@@ -36,6 +36,9 @@ pub enum PointError {
     /// A store did not help.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// A store does not say or change what it does about garbage.
+    #[error("the garbage collection of a store cannot be turned off: {0}")]
+    GcSetting(#[source] HttpError),
     /// The schemas of the cluster make no sense.
     #[error(transparent)]
     Catalog(CatalogError),
@@ -167,6 +170,7 @@ impl Classify for PointError {
         }
         match self {
             PointError::LocalFile { .. } => Kind::Retry,
+            PointError::GcSetting(error) => error.kind(),
             PointError::Apply { kind, .. } => *kind,
             PointError::NotInBackup { .. } | PointError::NoBase(_) | PointError::Options(_) => {
                 Kind::Invalid

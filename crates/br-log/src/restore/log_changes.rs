@@ -25,6 +25,7 @@ use super::{
     covered::Coverage,
     earlier::Earlier,
     error::PointError,
+    gc_hold::GcHold,
     id_map::{self, IdMap},
     ingest::{IngestTotals, Ingestion, PART_BYTES},
     load::{KeyChoice, LoadTotals, Loader},
@@ -258,7 +259,7 @@ impl Changes for LogChanges<'_> {
         let rewrite = self.rewrite(plan);
         match &self.options.method {
             Method::Sort => self.sort_and_ingest(rewrite, done).await?,
-            Method::Apply { .. } => self.apply(&rewrite, done).await?,
+            Method::Apply { .. } => self.apply(&rewrite).await?,
         }
         kill_point("point.log");
         self.rebuild_indexes(plan).await?;
@@ -294,11 +295,7 @@ impl LogChanges<'_> {
     }
 
     /// Lets the stores write the events.
-    async fn apply(
-        &self,
-        rewrite: &KeyRewrite,
-        done: Option<&DoneSteps>,
-    ) -> Result<(), PointError> {
+    async fn apply(&self, rewrite: &KeyRewrite) -> Result<(), PointError> {
         let Method::Apply {
             batch_files,
             batch_bytes,
@@ -329,7 +326,10 @@ impl LogChanges<'_> {
         };
         let bytes = self.files.data_bytes();
         let phase = Phase::start(&self.target.progress, "Apply Log", Unit::Bytes, bytes);
-        let load = applier.run(&phase, done).await?;
+        let hold = GcHold::begin(&self.target.cluster).await?;
+        let load = applier.run(&phase).await;
+        hold.end().await;
+        let load = load?;
         self.seen().load = load;
         Ok(())
     }

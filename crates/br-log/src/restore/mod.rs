@@ -15,6 +15,7 @@ mod apply;
 mod covered;
 mod earlier;
 mod error;
+mod gc_hold;
 mod id_map;
 mod ingest;
 mod load;

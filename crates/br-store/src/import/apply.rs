@@ -21,8 +21,8 @@ use br_proto::{
     import_sstpb::{ApplyRequest, ApplyResponse, Error, KvMeta, Range, RewriteRule},
     kvrpcpb::Context,
 };
-use br_storage::{MasterKeys, Storage as ExternalStorage};
-use br_types::{Cf, EncodedKey, KeyRange, RegionId, TableId, TimeStamp};
+use br_storage::{MasterKeys, READS_OF_DAMAGED, Storage as ExternalStorage};
+use br_types::{Cf, Classify, EncodedKey, KeyRange, Kind, RegionId, TableId, TimeStamp};
 use bytes::Bytes;
 use tonic::Status;
 
@@ -120,24 +120,30 @@ async fn try_apply(
         if let (Some(keys), Some(encryption)) = (&master_keys, &mut work.file.encryption) {
             keys.open_file_key(encryption).await?;
         }
-        let stored = fetch(store, &storage, meta, &work).await?;
-        let crypter = crypter.clone();
-        // Decompressing and summing take a while: off the threads that answer.
-        let (work, records) = store
-            .rt
-            .blocking(move || {
-                let records = content::open(&work.name, &work.file, stored, &crypter);
-                (work, records)
-            })
-            .await;
-        write(
-            store,
-            &context,
-            &work,
-            &records.map_err(damaged)?,
-            &mut touched,
-        )
-        .await?;
+        let mut reads = 0;
+        let records;
+        (work, records) = loop {
+            let stored = fetch(store, &storage, meta, &work).await?;
+            let crypter = crypter.clone();
+            // Decompressing and summing take a while: off the threads that answer.
+            let read = store
+                .rt
+                .blocking(move || {
+                    let records = content::open(&work.name, &work.file, stored, &crypter);
+                    (work, records)
+                })
+                .await;
+            reads += 1;
+            match read {
+                (same, Err(error)) if error.kind() == Kind::Data && reads < READS_OF_DAMAGED => {
+                    tracing::warn!(%error, "read again");
+                    work = same;
+                }
+                read => break read,
+            }
+        };
+        let records = records.map_err(damaged)?;
+        write(store, &context, &work, &records, &mut touched).await?;
     }
     Ok(touched.map(|(start, end)| Range { start, end }))
 }

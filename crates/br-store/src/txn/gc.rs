@@ -72,7 +72,7 @@ impl Storage {
                 () = self.0.rt.sleep(interval) => {}
             }
             let safe_point = self.0.topology.gc_safe_point();
-            if safe_point <= done {
+            if safe_point <= done || self.0.topology.is_gc_held() {
                 continue;
             }
             match self.gc_all(safe_point, &cancel).await {
@@ -92,7 +92,8 @@ impl Storage {
     ) -> Result<GcSummary, MvccError> {
         let mut summary = GcSummary::default();
         let mut rest = Some(KeyRange::default());
-        while let Some(range) = rest.filter(|_| !cancel.is_cancelled()) {
+        let topology = &self.0.topology;
+        while let Some(range) = rest.filter(|_| !cancel.is_cancelled() && !topology.is_gc_held()) {
             let storage = self.clone();
             let mut so_far = summary;
             let passed = self

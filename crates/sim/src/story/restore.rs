@@ -86,10 +86,8 @@ pub(super) async fn restore_claim(
     let target = point_target(rt, &elsewhere.world, history, claim).await?;
     // Of its own: other runs of this process would take it for that of a dead process.
     let scratch = tempfile::tempdir()?;
-    // Stores read no compactions; and what they have applied is not noted down, so that with one read
-    // in a hundred damaged it would hardly ever come to an end.
-    let applies = !is_compacted && !weather.corrupts();
-    let options = point_options(at, applies, scratch.path(), rng)?;
+    // Stores read no compactions.
+    let options = point_options(at, !is_compacted, scratch.path(), rng)?;
     let work = async |rng: &mut StdRng| {
         let mut runs = 0;
         let command = async || {

@@ -108,7 +108,7 @@ impl RowEncoder {
 
     /// Whether two rows that are the same may be in it.
     pub fn admits_copies(&self) -> bool {
-        self.has_row_id() && !self.indexes.iter().any(IndexEncoder::is_unique)
+        self.has_row_id() && !self.indexes.iter().any(IndexEncoder::tells_rows_apart)
     }
 
     /// The key of the row with that handle.

@@ -198,9 +198,10 @@ impl IndexEncoder {
         })
     }
 
-    /// Whether it admits each value once.
-    pub(super) fn is_unique(&self) -> bool {
-        self.is_unique
+    /// Whether it admits each row once: it is unique, and no column of it may be NULL.
+    pub(super) fn tells_rows_apart(&self) -> bool {
+        let is_given = |part: &Part| part.column.field_type.flag & flag::NOT_NULL != 0;
+        self.is_unique && self.parts.iter().all(is_given)
     }
 
     /// The columns of the index as keys have them; of a clustered key, the handle of its rows.

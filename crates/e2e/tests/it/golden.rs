@@ -32,7 +32,7 @@ type Sums = BTreeMap<String, KvStats>;
 /// Rows, SHA-256 of the sorted rows, and the header, by file name.
 type Rows = BTreeMap<String, (usize, String, String)>;
 
-fn golden() -> PathBuf {
+pub(crate) fn golden() -> PathBuf {
     Path::new("../../tests/golden/tidb-1")
         .canonicalize()
         .unwrap()
@@ -202,10 +202,11 @@ async fn site_layer(place: &Place, options: &RestoreOptions) -> Layer {
     }
 }
 
-async fn exported(layer: &Layer) -> Rows {
+/// The files that the export makes of what the filter takes, by name.
+pub(crate) async fn exported_of(layer: &Layer, rules: &[&str]) -> BTreeMap<String, String> {
     let output = tempfile::tempdir().unwrap();
     let options = ExportOptions {
-        filter: filter(&["*.*"]),
+        filter: filter(rules),
         at: None,
         log: None,
         format: Format::Jsonl,
@@ -222,6 +223,16 @@ async fn exported(layer: &Layer) -> Rows {
         .map(|entry| {
             let entry = entry.unwrap();
             let text = std::fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text)
+        })
+        .collect()
+}
+
+async fn exported(layer: &Layer) -> Rows {
+    let files = exported_of(layer, &["*.*"]).await;
+    files
+        .into_iter()
+        .map(|(name, text)| {
             let (header, rows) = text.split_once('\n').unwrap();
             let mut rows: Vec<&str> = rows.lines().collect();
             rows.sort_unstable();
@@ -230,7 +241,6 @@ async fn exported(layer: &Layer) -> Rows {
                 hash.update(row.as_bytes());
                 hash.update(b"\n");
             }
-            let name = entry.file_name().into_string().unwrap();
             let hash = hex::encode(hash.finalize());
             (name, (rows.len(), hash, header.to_owned()))
         })

@@ -16,5 +16,6 @@ mod points;
 mod resume;
 mod site;
 mod snapshot_history;
+mod system_tables;
 mod tikv_client_raw;
 mod tikv_client_txn;

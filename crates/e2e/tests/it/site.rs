@@ -44,6 +44,11 @@ impl Site {
         restore_from(&self.cluster, from, options).await
     }
 
+    /// What a restore from there works on.
+    pub(crate) async fn target(&self, from: &Place) -> RestoreTarget {
+        target(&self.cluster, from).await
+    }
+
     pub(crate) async fn stop(self) {
         self.embedded.stop().await;
     }
@@ -67,17 +72,21 @@ pub(crate) async fn back_up(
     done.unwrap_or_else(|error| panic!("backup: {error}: {error:?}"))
 }
 
+async fn target(cluster: &Cluster, from: &Place) -> RestoreTarget {
+    RestoreTarget {
+        cluster: cluster.clone(),
+        storage: Storage::open(cluster.rt(), &from.backend).await.unwrap(),
+        backend: from.backend.clone(),
+        progress: Arc::new(Silent),
+    }
+}
+
 pub(crate) async fn restore_from(
     cluster: &Cluster,
     from: &Place,
     options: &RestoreOptions,
 ) -> RestoreSummary {
-    let target = RestoreTarget {
-        cluster: cluster.clone(),
-        storage: Storage::open(cluster.rt(), &from.backend).await.unwrap(),
-        backend: from.backend.clone(),
-        progress: Arc::new(Silent),
-    };
+    let target = target(cluster, from).await;
     let done = Box::pin(restore::restore(&target, options)).await;
     done.unwrap_or_else(|error| panic!("restore: {error}: {error:?}"))
 }

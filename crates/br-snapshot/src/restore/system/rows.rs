@@ -168,7 +168,12 @@ pub(in super::super) async fn forget(target: &RestoreTarget, plan: &RestorePlan)
 /// The ids under which it was brought in.
 pub(in super::super) fn ids(plan: &RestorePlan) -> Vec<TableId> {
     let tables = plan.system.iter();
-    tables
-        .filter_map(|table| plan.ids.get(table.old_id))
-        .collect()
+    let ids = tables.filter_map(|table| plan.ids.get(table.old_id));
+    // They lie beyond all that the cluster gave out, unless its counter is wrong; then better leave
+    // something behind than delete the cluster's users.
+    let is_table = |id: &TableId| {
+        let targets = plan.system.iter().filter_map(|table| table.target.as_ref());
+        targets.into_iter().any(|(_, target)| target.id() == *id)
+    };
+    ids.filter(|id| !is_table(id)).collect()
 }

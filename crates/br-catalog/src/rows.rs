@@ -210,7 +210,7 @@ impl<'a> RowWriter<'a> {
             for owner in owners {
                 let key = self.encoder.record_key(owner);
                 if let Some(value) = old.get(&key) {
-                    deleted.extend(self.entries(owner, value)?.into_iter().map(|(key, _)| key));
+                    deleted.extend(self.entries(owner, value)?.map(|(key, _)| key));
                 }
                 deleted.insert(key);
             }

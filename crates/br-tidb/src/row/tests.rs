@@ -281,13 +281,13 @@ fn a_key_leaves_a_json_object() {
     ]);
     let rest = object(&[("a", 9, &one), ("x", 4, &[1])]);
     assert_eq!(
-        super::json_without_key(&whole, "resource_group"),
+        json_without_key(&whole, "resource_group"),
         Ok(Some(rest.clone()))
     );
-    assert_eq!(super::json_without_key(&rest, "resource_group"), Ok(None));
-    assert_eq!(super::json::text(&rest).unwrap(), r#"{"a": 1, "x": true}"#);
+    assert_eq!(json_without_key(&rest, "resource_group"), Ok(None));
+    assert_eq!(json::text(&rest).unwrap(), r#"{"a": 1, "x": true}"#);
     for len in 0..whole.len() {
-        let _ = super::json_without_key(&whole[..len], "resource_group");
+        let _ = json_without_key(&whole[..len], "resource_group");
     }
 }
 

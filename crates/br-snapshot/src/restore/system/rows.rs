@@ -172,8 +172,8 @@ pub(in super::super) fn ids(plan: &RestorePlan) -> Vec<TableId> {
     // They lie beyond all that the cluster gave out, unless its counter is wrong; then better leave
     // something behind than delete the cluster's users.
     let is_table = |id: &TableId| {
-        let targets = plan.system.iter().filter_map(|table| table.target.as_ref());
-        targets.into_iter().any(|(_, target)| target.id() == *id)
+        let mut targets = plan.system.iter().filter_map(|table| table.target.as_ref());
+        targets.any(|(_, target)| target.id() == *id)
     };
     ids.filter(|id| !is_table(id)).collect()
 }

@@ -139,7 +139,7 @@ async fn matrix(place: &Place, title: &str, may_be_silent: Silent) {
 
 /// The golden log in this repository has its small objects only: the metadata is made to name no
 /// others.
-fn keep_what_is_there(place: &Place) {
+pub(crate) fn keep_what_is_there(place: &Place) {
     let objects = place.objects();
     for name in objects
         .iter()

@@ -93,7 +93,6 @@ fn wrong_use_ends_with_2_and_one_sentence() {
             "loud",
         ),
         (&["restore", "full", "-s", "none-here"], "NotFound"),
-        (&["restore", "full", "--load-stats=false"], "--load-stats"),
         (&["export", "-s", "none-here", "-o", "out"], "NotFound"),
         (
             &["log", "start", "-s", "local:///x"],

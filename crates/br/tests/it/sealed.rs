@@ -164,10 +164,10 @@ fn damaged(dir: &Path, full: &str, seal: &[&str]) {
             dir,
             &[&["verify", "-s", full][..], seal].concat(),
             3,
-            "changed",
+            "DAMAGED",
         );
         let restore = ["restore", "full", "-u", &cluster.pd, "-s", full];
-        refused(dir, &[&restore[..], seal].concat(), 3, "changed");
+        refused(dir, &[&restore[..], seal].concat(), 3, "[BR:");
     }
 }
 

@@ -260,7 +260,8 @@ impl From<object_store::Error> for Failure {
             );
         }
         match &error {
-            E::NotFound { .. } if says(NO_BUCKET) => Failure::NoBucket,
+            // Lists have no class of their own for either.
+            E::NotFound { .. } | E::Generic { .. } if says(NO_BUCKET) => Failure::NoBucket,
             E::NotFound { .. } => Failure::NotFound(text),
             E::AlreadyExists { .. } | E::Precondition { .. } => Failure::AlreadyExists,
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
@@ -305,6 +306,7 @@ fn of_generic(error: &object_store::Error, text: String) -> Failure {
     }
     // The type that has the status is not public; its text is.
     match status_in(&error.to_string()) {
+        Some(401 | 403) => Failure::PermissionDenied(text),
         Some(507) => Failure::DiskFull(text),
         Some(408 | 429 | 500..=599) => Failure::Unavailable(text),
         _ => Failure::Refused(text),

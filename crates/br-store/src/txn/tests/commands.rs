@@ -664,12 +664,10 @@ fn entries(client: &Client, after: u64, ts: u64) -> Vec<(Vec<u8>, Option<Vec<u8>
     let mut entries = view.entries(TimeStamp(after)).unwrap();
     let mut all = Vec::new();
     while let Some(entry) = entries.next().unwrap() {
-        let key = br_codec::key::decode(entry.encoded_key)
-            .unwrap()
-            .into_bytes();
+        let key = key::decode(entry.encoded_key).unwrap().into_bytes();
         let value = entry.value.map(<[u8]>::to_vec);
         assert_eq!(
-            br_codec::key::split_data_key(entry.write_key).unwrap().0,
+            key::split_data_key(entry.write_key).unwrap().0,
             entry.encoded_key
         );
         all.push((key, value, entry.default.is_some()));

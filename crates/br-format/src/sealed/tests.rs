@@ -98,7 +98,7 @@ fn other_names_keys_and_headers_do_not_open() {
     assert_eq!(wrong, Some(SealedError::Header));
     assert_eq!(Header::decode(b"plain"), Err(SealedError::NotSealed));
     assert_eq!(Header::decode(&stored[..20]), Err(SealedError::Size(20)));
-    let mut newer = stored.clone();
+    let mut newer = stored;
     newer[7] = 2;
     assert_eq!(Header::decode(&newer), Err(SealedError::Version(2)));
 }

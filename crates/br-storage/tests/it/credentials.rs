@@ -15,7 +15,7 @@ fn failure(url: &str) -> StorageError {
         .expect("a runtime");
     // Opening a base looks for a keyring.
     let failed = runtime.block_on(Storage::create_base(&Rt::real(), &backend));
-    failed.err().expect("an error")
+    failed.map(drop).expect_err("an error")
 }
 
 #[test]

@@ -41,7 +41,7 @@ enum What {
     #[command(alias = "unsafe-migrate-to")]
     MigrateTo(MigrateFlags),
     /// Put a sealed storage under other master keys; nothing is written anew but its keyring.
-    RotateSealKeys(RotateFlags),
+    RotateSealKeys(Box<RotateFlags>),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }

@@ -53,6 +53,7 @@ fn object_of(error: &LogReadError) -> String {
         )
         | LogReadError::Missing { object, .. } => object,
         LogReadError::Compacted { file, .. } | LogReadError::Checksum { file, .. } => file,
+        LogReadError::Storage(error) => &error.name,
         _ => BACKUPMETA,
     };
     object.to_owned()

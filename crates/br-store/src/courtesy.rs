@@ -6,10 +6,10 @@
 //! the time which they work is the `share` that they have now; [`Governor`] finds it.
 //!
 //! **Target:** the 95th percentile of commands stays within twice what it is without background work,
-//! or within a millisecond of it. Every quarter of a second in which it does not, the share falls by a
-//! third; in which it does, it rises by a twentieth; without commands it rises at once. To know what
-//! commands take without background work while there is some, all of it stops for a moment every ten
-//! seconds, if there are commands.
+//! or within a millisecond of it. Every quarter of a second in which it does not, the share falls by
+//! 30 %; in which it does, it rises by a twentieth of all time; without commands, by a quarter of it a
+//! second. To know what commands take without background work while there is some, all of it stops
+//! for a moment every ten seconds, if there are commands.
 //!
 //! # Ordering and invariants
 //! Backup always has [`SHARE_MIN`] of the time, flushes [`FLUSH_SHARE_MIN`]: both end, whatever
@@ -112,13 +112,14 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// How long to pause now; mostly not at all.
-    fn due(&self) -> Duration {
+    /// How long to pause now; mostly not at all. A slice that is over begins anew.
+    fn due(&mut self) -> Duration {
         let now = self.courtesy.rt.now();
         let worked = now.since(self.slice_began);
         if worked < SLICE {
             return Duration::ZERO;
         }
+        self.slice_began = now;
         let worked = worked.min(SLICE_MAX);
         self.courtesy.governor().pause(now, worked, self.share_min)
     }

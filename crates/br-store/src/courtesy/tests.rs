@@ -6,7 +6,7 @@ use std::time::Duration;
 use br_rt::{Monotonic, Rt, UnixMillis};
 
 use super::governor::Governor;
-use super::{Courtesy, SHARE_MIN, SLICE};
+use super::{Background, Courtesy, SHARE_MIN, SLICE};
 
 /// A machine on which commands come at a rate and take a time of their own.
 struct Machine {
@@ -84,16 +84,22 @@ impl Machine {
     }
 }
 
+/// A machine on which a backup has gone on for a while.
+fn settled(rate: u32, own: Duration, harm: f64) -> Machine {
+    let mut machine = Machine::new(rate, own, harm);
+    machine.run(Duration::from_secs(5), false);
+    machine.governor.begin(machine.now);
+    machine.run(LONG, true);
+    machine
+}
+
 const STEP: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn work_that_harms_gets_as_much_as_it_may() {
     for (own, harm) in [(5, 2.0), (5, 10.0), (20, 15.0)] {
-        let mut machine = Machine::new(1, Duration::from_millis(own), harm);
-        machine.run(Duration::from_secs(5), false);
-        machine.governor.begin(machine.now);
-        machine.run(LONG, true);
+        let mut machine = settled(1, Duration::from_millis(own), harm);
         let (share, slower) = machine.run(LONG, true);
         // Commands may take twice as long at a share of one part of the harm.
         let fair = 1.0 / harm;
@@ -107,24 +113,18 @@ fn work_that_harms_gets_as_much_as_it_may() {
 
 #[test]
 fn work_that_harms_nobody_gets_all() {
-    let mut machine = Machine::new(1, Duration::from_millis(5), 0.5);
-    machine.run(Duration::from_secs(5), false);
-    machine.governor.begin(machine.now);
+    let mut machine = settled(1, Duration::from_millis(5), 0.5);
     let (share, _) = machine.run(LONG, true);
     assert!(share > 0.95, "{share}");
     // Less than a millisecond is noise.
-    let mut machine = Machine::new(1, Duration::from_micros(100), 5.0);
-    machine.run(Duration::from_secs(5), false);
-    machine.governor.begin(machine.now);
+    let mut machine = settled(1, Duration::from_micros(100), 5.0);
     let (share, _) = machine.run(LONG, true);
     assert!(share > 0.95, "{share}");
 }
 
 #[test]
 fn an_idle_cluster_gives_all() {
-    let mut machine = Machine::new(1, Duration::from_millis(5), 10.0);
-    machine.run(Duration::from_secs(5), false);
-    machine.governor.begin(machine.now);
+    let mut machine = settled(1, Duration::from_millis(5), 10.0);
     let (share, _) = machine.run(LONG, true);
     assert!(share < 0.3, "{share}");
     machine.rate = 0;
@@ -136,10 +136,7 @@ fn an_idle_cluster_gives_all() {
 /// Commands that become slower by themselves are no reason to starve the backup.
 #[test]
 fn it_learns_what_commands_take_meanwhile() {
-    let mut machine = Machine::new(1, Duration::from_millis(2), 0.7);
-    machine.run(Duration::from_secs(5), false);
-    machine.governor.begin(machine.now);
-    machine.run(LONG, true);
+    let mut machine = settled(1, Duration::from_millis(2), 0.7);
     machine.own = Duration::from_millis(40);
     machine.run(LONG * 2, true);
     let (share, _) = machine.run(LONG, true);
@@ -158,10 +155,7 @@ fn it_learns_from_a_first_probe() {
 
 #[test]
 fn the_least_share_is_kept_and_it_can_be_turned_off() {
-    let mut machine = Machine::new(1, Duration::from_millis(5), 1000.0);
-    machine.run(Duration::from_secs(5), false);
-    machine.governor.begin(machine.now);
-    machine.run(LONG, true);
+    let mut machine = settled(1, Duration::from_millis(5), 1000.0);
     let (share, _) = machine.run(LONG, true);
     assert!(share > SHARE_MIN * 0.9, "{share}");
     machine.governor.set_on(false);
@@ -171,15 +165,60 @@ fn the_least_share_is_kept_and_it_can_be_turned_off() {
     assert!(!machine.governor.is_on());
 }
 
+/// A thousand slow commands within the next second.
+async fn a_second_of_commands(courtesy: &Courtesy, took: Duration) {
+    for _ in 0..1000 {
+        courtesy.foreground(took);
+        courtesy.rt.sleep(STEP).await;
+    }
+}
+
+/// How long a worker that worked for a slice has to pause.
+async fn pause_after_a_slice(courtesy: &Courtesy, worker: &mut Background) -> Duration {
+    courtesy.rt.sleep(SLICE).await;
+    let began = courtesy.rt.now();
+    worker.give_way().await;
+    courtesy.rt.now().since(began)
+}
+
 #[tokio::test(start_paused = true)]
-async fn workers_come_and_go() {
+async fn workers_pause_while_commands_are_slow() {
     let courtesy = Courtesy::new(Rt::simulated(1, UnixMillis(0)));
-    assert!((courtesy.share() - 1.0).abs() < f64::EPSILON && courtesy.is_on());
+    a_second_of_commands(&courtesy, Duration::from_millis(5)).await;
     let mut flush = courtesy.flush();
-    let backup = courtesy.backup();
-    flush.give_way().await;
-    drop((flush, backup));
-    courtesy.foreground(Duration::from_millis(1));
+    let mut backup = courtesy.backup();
+    assert_eq!(
+        pause_after_a_slice(&courtesy, &mut backup).await,
+        Duration::ZERO
+    );
+
+    // The next probe is ten seconds away.
+    for _ in 0..5 {
+        a_second_of_commands(&courtesy, Duration::from_millis(50)).await;
+    }
+    let share = courtesy.share();
+    assert!(share < SHARE_MIN, "{share}");
+    backup.slice_began = courtesy.rt.now();
+    flush.slice_began = courtesy.rt.now();
+    let of_backup = pause_after_a_slice(&courtesy, &mut backup).await;
+    assert_eq!(of_backup.as_millis(), 76, "nineteen times a slice");
+    flush.slice_began = courtesy.rt.now();
+    let of_flush = pause_after_a_slice(&courtesy, &mut flush).await;
+    assert_eq!(of_flush.as_millis(), 12, "three times a slice");
+
     courtesy.turn(false);
     assert!(!courtesy.is_on());
+    let off = pause_after_a_slice(&courtesy, &mut backup).await;
+    assert_eq!(off, Duration::ZERO);
+    drop((flush, backup));
+}
+
+/// Time in which there was nothing to pause for is not made up for later.
+#[tokio::test(start_paused = true)]
+async fn a_slice_without_a_pause_is_over() {
+    let courtesy = Courtesy::new(Rt::simulated(1, UnixMillis(0)));
+    let mut backup = courtesy.backup();
+    let none = pause_after_a_slice(&courtesy, &mut backup).await;
+    assert_eq!(none, Duration::ZERO);
+    assert_eq!(backup.slice_began, courtesy.rt.now());
 }

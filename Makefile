@@ -52,7 +52,7 @@ test-cluster: export E2E_STORAGE = $(STORAGE)
 test-cluster: export E2E_ALLOW_DATA = $(ALLOW_DATA)
 test-cluster: deps
 	@test -n '$(PD)' || { echo 'which cluster? make test-cluster PD=host:port'; exit 1; }
-	cargo test --locked -p e2e --test it -- anywhere:: $(if $(TIDB),--include-ignored) --nocapture
+	cargo test --locked -p e2e --test it -- anywhere:: --nocapture
 
 sim: export SIM_SEEDS ?= 5000
 sim: deps

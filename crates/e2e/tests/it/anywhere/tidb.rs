@@ -95,7 +95,10 @@ async fn restore_by(tool: Tool, on: &Anywhere, place: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs with make test-cluster PD=host:port TIDB=host:port"]
+#[cfg_attr(
+    not(tidb),
+    ignore = "runs with make test-cluster PD=host:port TIDB=host:port"
+)]
 async fn tables_of_all_kinds_come_back() {
     let mut on = Anywhere::start().await;
     let mut sql = tidb().await;
@@ -167,7 +170,10 @@ impl Moment {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs with make test-cluster PD=host:port TIDB=host:port"]
+#[cfg_attr(
+    not(tidb),
+    ignore = "runs with make test-cluster PD=host:port TIDB=host:port"
+)]
 async fn points_between_statements_come_back() {
     let mut on = Anywhere::start().await;
     let mut sql = tidb().await;

@@ -366,6 +366,25 @@ async fn write_log(storage: &Storage, all: &[MadeUp]) {
     }
 }
 
+/// Runs a test with a storage of its own.
+fn in_memory<T>(test: impl AsyncFnOnce(Storage) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let rt = Rt::real();
+        let name = rt.uuid().to_string();
+        let backend = Backend::Memory {
+            name: name.clone(),
+            prefix: String::new(),
+        };
+        let done = test(Storage::open(&rt, &backend).await.unwrap()).await;
+        forget_memory(&name);
+        done
+    })
+}
+
 fn any_made_up() -> impl Strategy<Value = MadeUp> {
     let row = (any::<u8>(), 1..100u64, 0..20u64);
     let row = row.prop_map(|(key, commit, ago)| (key, commit + 1, commit.saturating_sub(ago)));
@@ -385,12 +404,7 @@ proptest! {
     fn made_up_logs_are_read_as_far_as_needed(
         all in prop::collection::vec(any_made_up(), 1..8), start in 0..100u64, more in 0..100u64,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let rt = Rt::real();
-            let name = rt.uuid().to_string();
-            let backend = Backend::Memory { name: name.clone(), prefix: String::new() };
-            let storage = Storage::open(&rt, &backend).await.unwrap();
+        in_memory(async |storage| {
             write_log(&storage, &all).await;
             let log = LogStorage::new(storage);
             let (start, end) = (TimeStamp(start), TimeStamp(start + more));
@@ -401,7 +415,6 @@ proptest! {
             let survey = log.survey(None).await.unwrap();
             assert_eq!(survey.missing, []);
             assert_eq!(survey.restorable_until(start), survey.bounds.max_ts);
-            forget_memory(&name);
         });
     }
 }
@@ -527,12 +540,7 @@ proptest! {
         gone in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
         start in 0..60u64, more in 0..60u64,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let rt = Rt::real();
-            let name = rt.uuid().to_string();
-            let backend = Backend::Memory { name: name.clone(), prefix: String::new() };
-            let storage = Storage::open(&rt, &backend).await.unwrap();
+        in_memory(async |storage| {
             let flushes = write_sealed_log(&storage, &stores).await;
             let lost: BTreeSet<_> = gone.iter().map(|at| at.index(flushes.len())).collect();
             for at in &lost {
@@ -557,7 +565,6 @@ proptest! {
                 Ok(_) => prop_assert!(!lost.iter().any(|at| flushes[*at].window.is_some_and(
                     |(min_ts, max_ts)| max_ts >= start.0 && min_ts <= end.0))),
             }
-            forget_memory(&name);
             Ok(())
         })?;
     }

@@ -29,7 +29,7 @@ const CHECKSUM_BYTES: usize = 3 + 4;
 pub struct FlushMark {
     /// The flush timestamp in the name of its metadata; zero: there is none.
     pub flush_ts: TimeStamp,
-    /// The how manieth of the store it is, from 1; from 1 again if the store forgot which it was.
+    /// Its number among those of the store, from 1; from 1 again if the store forgot which was the last.
     pub number: u64,
     /// The least timestamp of a record in it; zero without records.
     pub min_ts: TimeStamp,
@@ -45,7 +45,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// The how manieth flush of its store this one is.
+    /// Its number among the flushes of its store.
     pub fn number(self) -> u64 {
         self.previous.number.saturating_add(1)
     }

@@ -203,6 +203,23 @@ impl Backend {
         }
     }
 
+    /// Whether both are the same place, however they are opened.
+    pub fn is_same_place(&self, other: &Backend) -> bool {
+        let place = |backend: &Backend| {
+            let endpoint = match backend.unsealed() {
+                Backend::S3 { options, .. } => options.endpoint.clone(),
+                Backend::Gcs { options, .. } => options.endpoint.clone(),
+                Backend::Azure { options, .. } => options.endpoint.clone(),
+                _ => String::new(),
+            };
+            (
+                backend.to_string(),
+                endpoint.trim_end_matches('/').to_owned(),
+            )
+        };
+        place(self) == place(other)
+    }
+
     /// Whether every object there is sealed.
     pub fn is_sealed(&self) -> bool {
         matches!(self, Backend::Sealed { .. })

@@ -360,7 +360,7 @@ fn without_markup(text: &str) -> Option<String> {
     let start = text.find(['<', '{'])?;
     let (before, answer) = text.split_at_checked(start)?;
     let before = before.trim_end_matches([' ', ':']);
-    let reason = crate::aws::reason(answer)?;
+    let reason = crate::call::reason(answer)?;
     Some(format!("{before}: {reason}"))
 }
 

@@ -6,18 +6,25 @@
 
 mod adopt;
 mod aws;
+mod azure_identity;
 mod backend;
+mod call;
+mod command;
+mod environment;
 mod error;
 mod fault;
+mod google_credentials;
 mod http;
 mod list;
 mod master_keys;
 mod open;
 mod read_again;
+mod renewed;
 mod sealed;
 mod secret;
 mod storage;
 mod tls;
+mod token_file;
 mod url;
 mod wire;
 mod writer;

@@ -72,7 +72,8 @@ struct Inner {
     retry: RetryPolicy,
     faults: Faults,
     master_keys: Option<MasterKeys>,
-    is_sealed: bool,
+    /// What its objects are sealed with, if they are.
+    ring: Option<Arc<Ring>>,
 }
 
 impl Storage {
@@ -110,7 +111,7 @@ impl Storage {
             retry: RETRY,
             faults: opened.faults,
             master_keys: None,
-            is_sealed: false,
+            ring: None,
         })))
     }
 
@@ -130,7 +131,7 @@ impl Storage {
         Ok(Storage(Arc::new(Inner {
             store: sealed(&self.0.store),
             once: sealed(&self.0.once),
-            is_sealed: true,
+            ring: Some(ring.clone()),
             ..(*self.0).clone()
         })))
     }
@@ -191,7 +192,7 @@ impl Storage {
 
     /// Whether its objects are sealed.
     pub fn is_sealed(&self) -> bool {
-        self.0.is_sealed
+        self.0.ring.is_some()
     }
 
     /// How stores name their files there.
@@ -271,7 +272,7 @@ impl Storage {
 
     /// Who has no keys is told so, before the bytes of a sealed object are taken for another format.
     fn check_readable(&self, start: &[u8]) -> Result<(), Failure> {
-        match !self.0.is_sealed && looks_sealed(start) {
+        match !self.is_sealed() && looks_sealed(start) {
             true => Err(Failure::IsSealed),
             false => Ok(()),
         }
@@ -473,6 +474,10 @@ impl Storage {
             }
         };
         self.0.rt.blocking(removal).await;
+    }
+
+    pub(crate) fn ring(&self) -> Option<&Ring> {
+        self.0.ring.as_deref()
     }
 
     pub(crate) fn rt(&self) -> &Rt {

@@ -7,7 +7,10 @@ use br_proto::backup::{self as pb, storage_backend::Backend as Proto};
 use br_types::{Classify, Code, Kind};
 use sha2::{Digest, Sha256};
 
-use crate::{AzureOptions, Backend, GcsOptions, S3Options, SealKeys, Secret, aws};
+use crate::{
+    AzureOptions, Backend, GcsOptions, S3Options, SealKeys, Secret, aws, environment::Environment,
+    google_credentials,
+};
 
 #[cfg(test)]
 mod tests;
@@ -243,15 +246,12 @@ fn gcs_to_proto(
             options.credentials_blob.reveal().to_owned()
         }
         SendCredentials::Yes => {
-            let path = match options.credentials_file.as_str() {
-                "" => from_env("GOOGLE_APPLICATION_CREDENTIALS"),
-                path => path.to_owned(),
-            };
-            match path.as_str() {
-                "" => String::new(),
-                _ => std::fs::read_to_string(&path).map_err(|error| {
+            let file = google_credentials::file(&Environment::Process, &options.credentials_file);
+            match file {
+                None => String::new(),
+                Some(path) => std::fs::read_to_string(&path).map_err(|error| {
                     BackendError::CredentialsFile {
-                        path,
+                        path: path.display().to_string(),
                         reason: error.to_string(),
                     }
                 })?,

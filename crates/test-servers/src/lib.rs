@@ -1,6 +1,7 @@
 //! Servers that tests start on loopback, each on a free port and gone with the test's process:
 //! [`Moto`] for S3, STS and KMS, [`Azurite`] for Azure, [`FakeGcs`] for GCS; and [`Proxy`], which
-//! stands before one of them and makes faults. [`S3Folder`] is for measurements.
+//! stands before one of them and makes faults. [`Answers`] stands for services of machines that no package
+//! brings, [`S3Folder`] is for measurements.
 //!
 //! `scripts/install-test-servers` installs the servers. A test crate that uses them names
 //! `tests/servers/find.rs` as its build script, which sets `cfg(moto)`, `cfg(azurite)` and
@@ -12,6 +13,7 @@
     reason = "for tests only, and outside of what a simulation runs"
 )]
 
+mod answers;
 mod azurite;
 mod fake_gcs;
 mod gcs_xml;
@@ -22,6 +24,7 @@ mod request;
 mod s3_folder;
 mod serve;
 
+pub use answers::{Answers, Asked};
 pub use azurite::Azurite;
 pub use fake_gcs::FakeGcs;
 pub use moto::{AccessKey, Moto};

@@ -17,6 +17,8 @@ use crate::serve::{Served, hand_on, serve};
 pub enum Fault {
     /// It is answered with this status and does not reach the server.
     Status(u16),
+    /// It is answered with 503, and to come again after so many seconds.
+    Busy(u64),
     /// The connection ends without an answer, before the request reaches the server.
     Reset,
     /// The server carries the request out; the connection ends without an answer.
@@ -102,6 +104,12 @@ async fn answer(
             let mut response =
                 Response::new(frames(vec![Bytes::from_static(b"planned")], End::Whole));
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            return Ok(response);
+        }
+        Some(Fault::Busy(seconds)) => {
+            let mut response = Response::new(frames(Vec::new(), End::Whole));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert("retry-after", seconds.into());
             return Ok(response);
         }
         _ => {}

@@ -1,34 +1,26 @@
-//! Where credentials for Amazon's services come from, in the order of Amazon's own tools: the
-//! settings, a profile that is named, the environment's keys, the token of a pod, the profile
-//! `default`, and the metadata of container or machine; with them a role, if one is named.
+//! Where credentials for Amazon's services come from, in the order of the official tool's library: the
+//! settings, a profile that is named, the environment's keys, the token of a pod, the profile of
+//! `AWS_PROFILE` or `default`, the metadata of the container, and that of the machine; with them a role,
+//! if one is named.
 
-use std::{
-    env,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use br_rt::Rt;
 use object_store::{
-    CredentialProvider, RetryConfig, StaticCredentialProvider,
-    aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider},
+    StaticCredentialProvider,
+    aws::{AwsCredential, AwsCredentialProvider},
 };
 
 use super::{
+    metadata::{Container, Instance, nothing_found},
+    process::Process,
     profile::{Profiles, Source},
     sts::{Identity, Role, Sts},
 };
-use crate::{Failure, S3Options, Secret};
+use crate::{Failure, S3Options, Secret, environment::Environment, renewed::Renewed};
 
-/// Where there is a service with metadata, it answers at once.
-const METADATA_RETRIES_MAX: usize = 2;
-/// And where there is none, that shall be known soon.
-const METADATA_RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+#[cfg(test)]
+mod tests;
 
 /// What the settings say about credentials.
 #[derive(Clone, Debug, Default)]
@@ -62,33 +54,35 @@ pub(crate) struct Provider {
     pub(crate) region: Option<String>,
 }
 
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 /// Finds who gives credentials; asks nobody yet.
 ///
 /// # Errors
-/// A profile that is missing or says too little.
-pub(crate) fn provider(rt: &Rt, settings: &BaseCredentials) -> Result<Provider, Failure> {
-    let named = Some(settings.profile.clone()).filter(|profile| !profile.is_empty());
-    let profiles = Profiles::load();
-    let profile = named.clone().or_else(|| variable("AWS_PROFILE"));
+/// A profile that is missing or says too little; nobody shall be asked.
+pub(crate) fn provider(
+    rt: &Rt,
+    environment: &Environment,
+    settings: &BaseCredentials,
+) -> Result<Provider, Failure> {
+    let profiles = Profiles::load(environment);
+    let profile = named(settings).or_else(|| environment.get("AWS_PROFILE"));
     let region = profiles.region(profile.as_deref().unwrap_or("default"));
     let region = region.map(str::to_owned);
     let chain = Chain {
         rt,
-        sts: sts(settings, region.as_deref()),
+        environment,
+        sts: sts(environment, settings, region.as_deref()),
     };
-    let source = source(settings, &profiles, named)?;
-    let base = chain.provider(&source)?;
+    let found = look(environment, settings, &profiles)?;
+    let base = chain.provider(&found.source, &found.tried)?;
     let credentials = match settings.role_arn.as_str() {
         "" => base,
-        arn => {
-            let external_id = settings.external_id.clone();
-            let identity = Identity::Credentials { base, external_id };
-            Arc::new(Role::new(rt, chain.sts, arn, identity))
-        }
+        arn => chain.role(
+            arn,
+            Identity::Credentials {
+                base,
+                external_id: settings.external_id.clone(),
+            },
+        ),
     };
     Ok(Provider {
         credentials,
@@ -99,64 +93,91 @@ pub(crate) fn provider(rt: &Rt, settings: &BaseCredentials) -> Result<Provider, 
 /// Id, secret and token of the keys that stand in settings, profile or environment and so last;
 /// what the machine or a pod has is for those who run there, and ends during a long run.
 pub(crate) fn lasting_keys(settings: &BaseCredentials) -> Option<(String, String, String)> {
-    let named = Some(settings.profile.clone()).filter(|profile| !profile.is_empty());
-    match source(settings, &Profiles::load(), named) {
-        Ok(Source::Keys { id, secret, token }) => {
+    let environment = Environment::Process;
+    let profiles = Profiles::load(&environment);
+    match look(&environment, settings, &profiles).ok()?.source {
+        Source::Keys { id, secret, token } => {
             Some((id, secret.reveal().to_owned(), token.reveal().to_owned()))
         }
         _ => None,
     }
 }
 
-fn source(
+fn named(settings: &BaseCredentials) -> Option<String> {
+    Some(settings.profile.clone()).filter(|profile| !profile.is_empty())
+}
+
+/// Where they are, and what was looked for in vain before, as a list for people.
+struct Found {
+    source: Source,
+    tried: String,
+}
+
+fn look(
+    environment: &Environment,
     settings: &BaseCredentials,
     profiles: &Profiles,
-    named: Option<String>,
-) -> Result<Source, Failure> {
+) -> Result<Found, Failure> {
+    let found = |source| {
+        Ok(Found {
+            source,
+            tried: String::new(),
+        })
+    };
     if !settings.access_key.is_empty() {
-        return Ok(Source::Keys {
+        return found(Source::Keys {
             id: settings.access_key.reveal().to_owned(),
             secret: settings.secret_access_key.clone(),
             token: settings.session_token.clone(),
         });
     }
-    if let Some(profile) = named {
-        return profiles.source(&profile);
+    if let Some(profile) = named(settings) {
+        return found(profiles.source(&profile)?);
     }
-    if let (Some(id), Some(secret)) = (
-        variable("AWS_ACCESS_KEY_ID"),
-        variable("AWS_SECRET_ACCESS_KEY"),
-    ) {
-        return Ok(Source::Keys {
-            id,
-            secret: Secret::new(secret),
-            token: Secret::new(variable("AWS_SESSION_TOKEN").unwrap_or_default()),
-        });
+    if let Some(keys) = keys_of(environment) {
+        return found(keys);
     }
-    if let Some(profile) = variable("AWS_PROFILE") {
-        return profiles.source(&profile);
+    if let Some(token_file) = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE") {
+        let arn = environment.get("AWS_ROLE_ARN").ok_or_else(|| {
+            let why =
+                "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN, which goes with it, is not";
+            Failure::Settings(why.to_owned())
+        })?;
+        return found(Source::WebIdentity { arn, token_file });
     }
-    if let (Some(arn), Some(token_file)) = (
-        variable("AWS_ROLE_ARN"),
-        variable("AWS_WEB_IDENTITY_TOKEN_FILE"),
-    ) {
-        return Ok(Source::WebIdentity { arn, token_file });
+    if let Some(profile) = environment.get("AWS_PROFILE") {
+        return found(profiles.source(&profile)?);
     }
-    match profiles.has("default") {
-        // A default profile with a region only says nothing about credentials.
-        true => Ok(profiles.source("default").unwrap_or(Source::Elsewhere)),
-        false => Ok(Source::Elsewhere),
+    let tried = "keys in the URL or a profile in the flags; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; \
+                 AWS_WEB_IDENTITY_TOKEN_FILE; AWS_PROFILE";
+    match profiles.source("default") {
+        Ok(source) => found(source),
+        // It may have a region only.
+        Err(failure) => Ok(Found {
+            source: Source::Elsewhere,
+            tried: format!("{tried}; {failure}"),
+        }),
     }
 }
 
-fn sts(settings: &BaseCredentials, profile_region: Option<&str>) -> Sts {
+fn keys_of(environment: &Environment) -> Option<Source> {
+    Some(Source::Keys {
+        id: environment.get("AWS_ACCESS_KEY_ID")?,
+        secret: Secret::new(environment.get("AWS_SECRET_ACCESS_KEY")?),
+        token: Secret::new(environment.get("AWS_SESSION_TOKEN").unwrap_or_default()),
+    })
+}
+
+fn sts(environment: &Environment, settings: &BaseCredentials, profile_region: Option<&str>) -> Sts {
     let region = Some(settings.region.clone())
         .filter(|region| !region.is_empty())
-        .or_else(|| variable("AWS_REGION"))
-        .or_else(|| variable("AWS_DEFAULT_REGION"))
+        .or_else(|| environment.get("AWS_REGION"))
+        .or_else(|| environment.get("AWS_DEFAULT_REGION"))
         .or_else(|| profile_region.map(str::to_owned))
         .unwrap_or_else(|| "us-east-1".to_owned());
-    let endpoint = variable("AWS_ENDPOINT_URL_STS").or_else(|| variable("AWS_ENDPOINT_URL"));
+    let endpoint = environment
+        .get("AWS_ENDPOINT_URL_STS")
+        .or_else(|| environment.get("AWS_ENDPOINT_URL"));
     Sts {
         endpoint: endpoint
             .unwrap_or_else(|| format!("https://sts.{region}.{}", dns_suffix(&region))),
@@ -174,11 +195,12 @@ pub(super) fn dns_suffix(region: &str) -> &'static str {
 
 struct Chain<'a> {
     rt: &'a Rt,
+    environment: &'a Environment,
     sts: Sts,
 }
 
 impl Chain<'_> {
-    fn provider(&self, source: &Source) -> Result<AwsCredentialProvider, Failure> {
+    fn provider(&self, source: &Source, tried: &str) -> Result<AwsCredentialProvider, Failure> {
         Ok(match source {
             Source::Keys { id, secret, token } => {
                 let token = Some(token.reveal().to_owned()).filter(|token| !token.is_empty());
@@ -192,76 +214,64 @@ impl Chain<'_> {
                 arn,
                 external_id,
                 base,
-            } => {
-                let identity = Identity::Credentials {
-                    base: self.provider(base)?,
+            } => self.role(
+                arn,
+                Identity::Credentials {
+                    base: self.provider(base, tried)?,
                     external_id: external_id.clone(),
-                };
-                Arc::new(Role::new(self.rt, self.sts.clone(), arn, identity))
-            }
+                },
+            ),
             Source::WebIdentity { arn, token_file } => {
-                let identity = Identity::TokenFile(token_file.clone());
-                Arc::new(Role::new(self.rt, self.sts.clone(), arn, identity))
+                self.role(arn, Identity::TokenFile(token_file.clone()))
             }
-            // Metadata of containers, pods and machines, which the client knows how to ask.
-            Source::Elsewhere => {
-                crate::install_tls_provider();
-                let retry = RetryConfig {
-                    max_retries: METADATA_RETRIES_MAX,
-                    retry_timeout: METADATA_RETRY_TIMEOUT,
-                    ..RetryConfig::default()
+            Source::Process { profile, command } => {
+                let process = Process::new(self.rt, profile, command);
+                Arc::new(Renewed::new(self.rt, process))
+            }
+            Source::Environment => {
+                let missing = || {
+                    let why = "credential_source is Environment, and AWS_ACCESS_KEY_ID or \
+                               AWS_SECRET_ACCESS_KEY is not set";
+                    Failure::Settings(why.to_owned())
                 };
-                let store = AmazonS3Builder::from_env()
-                    .with_bucket_name("unused")
-                    .with_retry(retry)
-                    .build()?;
-                Arc::new(Metadata {
-                    service: store.credentials().clone(),
-                    has_answered: AtomicBool::new(false),
-                })
+                let keys = keys_of(self.environment).ok_or_else(missing)?;
+                return self.provider(&keys, tried);
             }
+            Source::Container => match Container::find(self.rt, self.environment)? {
+                Some(container) => Arc::new(Renewed::new(self.rt, container)),
+                None => return Err(nothing_found(CONTAINER_VARIABLES)),
+            },
+            Source::Instance => self.instance(tried)?,
+            Source::Elsewhere => match Container::find(self.rt, self.environment)? {
+                Some(container) => Arc::new(Renewed::new(self.rt, container)),
+                None => self.instance(&joined(tried, CONTAINER_VARIABLES))?,
+            },
         })
+    }
+
+    fn instance(&self, tried: &str) -> Result<AwsCredentialProvider, Failure> {
+        match Instance::find(self.rt, self.environment, tried)? {
+            Some(instance) => Ok(Arc::new(Renewed::new(self.rt, instance))),
+            None => Err(nothing_found(&joined(
+                tried,
+                "and not the metadata of this machine, as AWS_EC2_METADATA_DISABLED says",
+            ))),
+        }
+    }
+
+    fn role(&self, arn: &str, identity: Identity) -> AwsCredentialProvider {
+        let session = self.environment.get("AWS_ROLE_SESSION_NAME");
+        let role = Role::new(self.rt, self.sts.clone(), arn, identity, session);
+        Arc::new(Renewed::new(self.rt, role))
     }
 }
 
-/// Credentials of the container or machine. If its service has never answered, there are none.
-#[derive(Debug)]
-struct Metadata {
-    service: AwsCredentialProvider,
-    has_answered: AtomicBool,
-}
+const CONTAINER_VARIABLES: &str =
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and AWS_CONTAINER_CREDENTIALS_FULL_URI";
 
-/// The trait is written for a macro; this is the type that the macro makes.
-type Answer<'a> =
-    Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'a>>;
-
-impl CredentialProvider for Metadata {
-    type Credential = AwsCredential;
-
-    fn get_credential<'a, 'b>(&'a self) -> Answer<'b>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async {
-            let answer = self.service.get_credential().await;
-            let had_answered = self.has_answered.load(Ordering::Relaxed);
-            match answer {
-                Ok(credential) => {
-                    self.has_answered.store(true, Ordering::Relaxed);
-                    Ok(credential)
-                }
-                Err(error) if had_answered => Err(error),
-                Err(error) => {
-                    tracing::debug!(%error, "there is no service with metadata");
-                    let why = "no credentials are found: neither in the URL, in the environment, in \
-                               a profile, nor in the metadata of this machine";
-                    Err(object_store::Error::Generic {
-                        store: "S3",
-                        source: Box::new(Failure::PermissionDenied(why.to_owned())),
-                    })
-                }
-            }
-        })
+fn joined(tried: &str, more: &str) -> String {
+    match tried {
+        "" => more.to_owned(),
+        tried => format!("{tried}; {more}"),
     }
 }

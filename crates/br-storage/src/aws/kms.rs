@@ -7,10 +7,14 @@ use object_store::aws::AwsCredentialProvider;
 use serde_json::{Value, json};
 
 use super::{
-    call::{Caller, Signature},
     credentials::{BaseCredentials, dns_suffix, provider},
+    sign,
 };
-use crate::{Failure, Secret};
+use crate::{
+    Failure, Secret,
+    call::{Call, Caller, Patience},
+    environment::Environment,
+};
 
 /// Bytes of a data key: AES-256.
 const DATA_KEY_BYTES: usize = 32;
@@ -18,6 +22,7 @@ const DATA_KEY_BYTES: usize = 32;
 /// A key of Amazon's key management service.
 pub struct Kms {
     caller: Caller,
+    url: String,
     credentials: AwsCredentialProvider,
     key_id: String,
     region: String,
@@ -89,14 +94,15 @@ impl Kms {
             region: region.to_owned(),
             ..BaseCredentials::default()
         };
-        let endpoint = match endpoint {
-            "" => format!("https://kms.{region}.{}", dns_suffix(region)),
-            endpoint => endpoint.to_owned(),
+        let url = match endpoint {
+            "" => format!("https://kms.{region}.{}/", dns_suffix(region)),
+            endpoint => format!("{}/", endpoint.trim_end_matches('/')),
         };
         let opened = || {
             Ok(Kms {
-                caller: Caller::new(rt, &endpoint)?,
-                credentials: provider(rt, &settings)?.credentials,
+                caller: Caller::far(rt, &url)?,
+                url: url.clone(),
+                credentials: provider(rt, &Environment::Process, &settings)?.credentials,
                 key_id: key_id.to_owned(),
                 region: region.to_owned(),
             })
@@ -142,19 +148,14 @@ impl Kms {
     }
 
     async fn call(&self, action: &str, ask: &Value) -> Result<Value, Failure> {
-        let headers = [
-            ("content-type", "application/x-amz-json-1.1".to_owned()),
-            ("x-amz-target", format!("TrentService.{action}")),
-        ];
+        let call = Call::post(&self.url, ask.to_string())
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", format!("TrentService.{action}"));
         let credential = self.credentials.get_credential().await?;
-        let signature = Signature {
-            credential: &credential,
-            service: "kms",
-            region: &self.region,
-        };
+        let sign = |request: &mut _| sign(request, &credential, "kms", &self.region);
         let answer = self
             .caller
-            .post(&headers, ask.to_string(), Some(signature))
+            .call_signed(&call, Patience::Known, sign)
             .await?;
         serde_json::from_str(&answer)
             .map_err(|_| Failure::Refused("its answer is not JSON".to_owned()))

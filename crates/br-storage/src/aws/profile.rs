@@ -1,8 +1,8 @@
 //! The shared configuration files of Amazon's tools: `~/.aws/credentials` and `~/.aws/config`.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use crate::{Failure, Secret};
+use crate::{Failure, Secret, environment::Environment};
 
 /// A chain of profiles that refer to each other is no longer than this, or it is a ring.
 const CHAIN_MAX: usize = 5;
@@ -26,7 +26,15 @@ pub(super) enum Source {
     },
     /// A role that is assumed with a token in a file.
     WebIdentity { arn: String, token_file: String },
-    /// From the environment, or from the metadata of the machine.
+    /// A command that says them.
+    Process { profile: String, command: String },
+    /// The keys in the environment.
+    Environment,
+    /// The metadata of the container.
+    Container,
+    /// The metadata of the machine.
+    Instance,
+    /// The metadata of container or machine.
     Elsewhere,
 }
 
@@ -36,10 +44,10 @@ pub(super) struct Profiles(BTreeMap<String, Section>);
 
 impl Profiles {
     /// Reads the files; those that are not there are empty.
-    pub(super) fn load() -> Profiles {
-        let home = PathBuf::from(env::var_os("HOME").unwrap_or_default());
+    pub(super) fn load(environment: &Environment) -> Profiles {
         let path = |variable: &str, name: &str| {
-            env::var_os(variable).map_or_else(|| home.join(".aws").join(name), PathBuf::from)
+            let set = environment.get(variable).map(PathBuf::from);
+            set.unwrap_or_else(|| environment.home().join(".aws").join(name))
         };
         let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
         let mut profiles = Profiles::default();
@@ -67,11 +75,6 @@ impl Profiles {
                 section.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
             }
         }
-    }
-
-    /// Whether there is such a profile.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
     }
 
     /// The region of a profile.
@@ -106,9 +109,10 @@ impl Profiles {
         if arn.is_empty() {
             return match has_keys {
                 true => Ok(keys()),
-                false if section.contains_key("credential_process") => {
-                    Err(wrong("uses credential_process, which is not supported"))
-                }
+                false if section.contains_key("credential_process") => Ok(Source::Process {
+                    profile: name.to_owned(),
+                    command: get("credential_process"),
+                }),
                 false if section.keys().any(|key| key.starts_with("sso_")) => {
                     Err(wrong("uses single sign-on, which is not supported"))
                 }
@@ -124,7 +128,13 @@ impl Profiles {
             // A profile may be its own source, which means its own keys.
             Some(source) if source == name && has_keys => keys(),
             Some(source) => self.source_within(source, depth - 1)?,
-            None => Source::Elsewhere,
+            None => match get("credential_source").as_str() {
+                "" => Source::Elsewhere,
+                "Environment" => Source::Environment,
+                "EcsContainer" => Source::Container,
+                "Ec2InstanceMetadata" => Source::Instance,
+                _ => return Err(wrong("has a credential_source that does not exist")),
+            },
         };
         Ok(Source::Role {
             arn,
@@ -156,7 +166,9 @@ mod tests {
              [profile ring2]\nrole_arn=b\nsource_profile=ring\n\
              [profile pod]\nrole_arn=r\nweb_identity_token_file=/token\n\
              [profile machine]\nrole_arn=r\ncredential_source=Ec2InstanceMetadata\n\
-             [profile tool]\ncredential_process=/bin/x\n",
+             [profile tool]\ncredential_process=/bin/x\n\
+             [profile sso]\nsso_start_url=x\n\
+             [profile odd]\nrole_arn=r\ncredential_source=Elsewhere\n",
         );
         profiles.add("[default]\naws_access_key_id=a\naws_secret_access_key = b=c\n[base]\nAWS_ACCESS_KEY_ID=k\naws_secret_access_key=s\n");
         assert_eq!(profiles.source("default"), Ok(keys("a", "b=c")));
@@ -175,10 +187,16 @@ mod tests {
         let Ok(Source::Role { base, .. }) = profiles.source("machine") else {
             panic!("no role")
         };
-        assert_eq!(*base, Source::Elsewhere);
+        assert_eq!(*base, Source::Instance);
+        let tool = Source::Process {
+            profile: "tool".to_owned(),
+            command: "/bin/x".to_owned(),
+        };
+        assert_eq!(profiles.source("tool"), Ok(tool));
         for (name, said) in [
             ("ring", "refers to itself"),
-            ("tool", "credential_process"),
+            ("sso", "single sign-on"),
+            ("odd", "credential_source"),
             ("none", "is in none of"),
         ] {
             let error = profiles.source(name).unwrap_err().to_string();

@@ -1,22 +1,16 @@
-//! # What it does
-//! Credentials of roles, which live for an hour: asked for when they are first needed, and anew
-//! while the old ones are still good, so that a run of many hours goes on.
+//! Credentials of roles, which live for an hour.
 
-use std::{fmt, fs, future::Future, pin::Pin, sync::Arc, time::Duration};
-
+use async_trait::async_trait;
 use br_rt::Rt;
-use object_store::{
-    CredentialProvider,
-    aws::{AwsCredential, AwsCredentialProvider},
+use object_store::aws::{AwsCredential, AwsCredentialProvider};
+
+use super::sign;
+use crate::{
+    Failure,
+    call::{Call, Caller, Patience, element},
+    renewed::{Fresh, Giver},
+    token_file::read_token,
 };
-use tokio::sync::Mutex;
-use url::form_urlencoded;
-
-use super::call::{Caller, Signature, element};
-use crate::Failure;
-
-/// Asked for anew this long before they end.
-const REFRESH_BEFORE: Duration = Duration::from_secs(300);
 
 /// Where Amazon's security token service is, and the region that requests to it are signed for.
 #[derive(Clone, Debug)]
@@ -36,99 +30,61 @@ pub(super) enum Identity {
     TokenFile(String),
 }
 
-/// The credentials of a role.
+/// Gives credentials of a role.
 pub(super) struct Role {
     rt: Rt,
     sts: Sts,
     arn: String,
     identity: Identity,
     session: String,
-    held: Mutex<Option<Held>>,
-}
-
-struct Held {
-    credential: Arc<AwsCredential>,
-    ends_unix_seconds: u64,
 }
 
 impl Role {
-    pub(super) fn new(rt: &Rt, sts: Sts, arn: &str, identity: Identity) -> Role {
-        let session = std::env::var("AWS_ROLE_SESSION_NAME");
+    pub(super) fn new(
+        rt: &Rt,
+        sts: Sts,
+        arn: &str,
+        identity: Identity,
+        session: Option<String>,
+    ) -> Role {
         Role {
             rt: rt.clone(),
             sts,
             arn: arn.to_owned(),
             identity,
-            session: session.unwrap_or_else(|_| "br".to_owned()),
-            held: Mutex::new(None),
+            session: session.unwrap_or_else(|| "br".to_owned()),
         }
     }
 
-    async fn credential(&self) -> Result<Arc<AwsCredential>, Failure> {
-        let mut held = self.held.lock().await;
-        let now = self.rt.wall().0 / 1000;
-        if let Some(held) = &*held
-            && held.ends_unix_seconds > now + REFRESH_BEFORE.as_secs()
-        {
-            return Ok(held.credential.clone());
-        }
-        match self.ask().await {
-            Ok(new) => Ok(held.insert(new).credential.clone()),
-            Err(failure) => match &*held {
-                Some(held) if held.ends_unix_seconds > now => {
-                    tracing::warn!(role = self.arn, %failure, "the role's credentials are not renewed yet");
-                    Ok(held.credential.clone())
-                }
-                _ => Err(failure),
-            },
-        }
-    }
-
-    async fn ask(&self) -> Result<Held, Failure> {
-        let caller = Caller::new(&self.rt, &self.sts.endpoint)?;
-        let headers = [(
-            "content-type",
-            "application/x-www-form-urlencoded; charset=utf-8".to_owned(),
-        )];
-        let answer = match &self.identity {
+    async fn assume(&self) -> Result<String, Failure> {
+        let url = format!("{}/", self.sts.endpoint.trim_end_matches('/'));
+        let caller = Caller::far(&self.rt, &url)?;
+        let common = [
+            ("Version", "2011-06-15"),
+            ("RoleArn", self.arn.as_str()),
+            ("RoleSessionName", self.session.as_str()),
+        ];
+        match &self.identity {
             Identity::Credentials { base, external_id } => {
-                let mut fields = vec![("Action", "AssumeRole")];
+                let mut own = vec![("Action", "AssumeRole")];
                 if !external_id.is_empty() {
-                    fields.push(("ExternalId", external_id));
+                    own.push(("ExternalId", external_id));
                 }
-                let form = self.form(&fields);
+                let call = Call::form(url, &[&common, &own[..]].concat());
                 let credential = base.get_credential().await?;
-                let signature = Signature {
-                    credential: &credential,
-                    service: "sts",
-                    region: &self.sts.region,
-                };
-                caller.post(&headers, form, Some(signature)).await
+                let sign = |request: &mut _| sign(request, &credential, "sts", &self.sts.region);
+                caller.call_signed(&call, Patience::Known, sign).await
             }
             Identity::TokenFile(path) => {
-                let token = fs::read_to_string(path).map_err(|error| {
-                    Failure::Settings(format!("cannot read the token file {path:?}: {error}"))
-                })?;
-                let form = self.form(&[
+                let token = read_token(&self.rt, path).await?;
+                let own = [
                     ("Action", "AssumeRoleWithWebIdentity"),
-                    ("WebIdentityToken", token.trim()),
-                ]);
-                caller.post(&headers, form, None).await
+                    ("WebIdentityToken", token.reveal()),
+                ];
+                let call = Call::form(url, &[&common, &own[..]].concat());
+                caller.call(&call).await
             }
-        };
-        let answer = answer.map_err(|failure| self.refused(failure))?;
-        held(&answer).ok_or_else(|| {
-            Failure::Refused("the answer of the security token service has no keys".to_owned())
-        })
-    }
-
-    fn form(&self, fields: &[(&str, &str)]) -> String {
-        form_urlencoded::Serializer::new(String::new())
-            .append_pair("Version", "2011-06-15")
-            .append_pair("RoleArn", &self.arn)
-            .append_pair("RoleSessionName", &self.session)
-            .extend_pairs(fields)
-            .finish()
+        }
     }
 
     fn refused(&self, failure: Failure) -> Failure {
@@ -143,45 +99,34 @@ impl Role {
     }
 }
 
-fn held(answer: &str) -> Option<Held> {
+#[async_trait]
+impl Giver for Role {
+    type Credential = AwsCredential;
+
+    async fn ask(&self) -> Result<Fresh<AwsCredential>, Failure> {
+        let answer = self.assume().await;
+        let answer = answer.map_err(|failure| self.refused(failure))?;
+        keys_in(&answer).ok_or_else(|| {
+            Failure::Refused("the answer of the security token service has no keys".to_owned())
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("the role {}", self.arn)
+    }
+}
+
+fn keys_in(answer: &str) -> Option<Fresh<AwsCredential>> {
     let text = |name| element(answer, name).map(str::to_owned);
     let ends: jiff::Timestamp = element(answer, "Expiration")?.parse().ok()?;
-    Some(Held {
-        credential: Arc::new(AwsCredential {
+    Some(Fresh {
+        credential: AwsCredential {
             key_id: text("AccessKeyId")?,
             secret_key: text("SecretAccessKey")?,
             token: text("SessionToken"),
-        }),
-        ends_unix_seconds: u64::try_from(ends.as_second()).ok()?,
+        },
+        ends_unix_seconds: Some(u64::try_from(ends.as_second()).ok()?),
     })
-}
-
-impl fmt::Debug for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Role({})", self.arn)
-    }
-}
-
-/// The trait is written for a macro; this is the type that the macro makes.
-type Answer<'a> =
-    Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'a>>;
-
-impl CredentialProvider for Role {
-    type Credential = AwsCredential;
-
-    fn get_credential<'a, 'b>(&'a self) -> Answer<'b>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async {
-            let credential = self.credential().await;
-            credential.map_err(|failure| object_store::Error::Generic {
-                store: "S3",
-                source: Box::new(failure),
-            })
-        })
-    }
 }
 
 #[cfg(test)]
@@ -193,9 +138,9 @@ mod tests {
         let answer = "<R><Credentials><AccessKeyId>a</AccessKeyId><SecretAccessKey>b\
             </SecretAccessKey><SessionToken>c</SessionToken><Expiration>2026-01-02T03:04:05Z\
             </Expiration></Credentials></R>";
-        let held = held(answer).unwrap();
-        assert_eq!(held.ends_unix_seconds, 1_767_323_045);
-        assert_eq!(held.credential.token.as_deref(), Some("c"));
-        assert!(super::held("<R/>").is_none());
+        let keys = keys_in(answer).unwrap();
+        assert_eq!(keys.ends_unix_seconds, Some(1_767_323_045));
+        assert_eq!(keys.credential.token.as_deref(), Some("c"));
+        assert!(keys_in("<R/>").is_none());
     }
 }

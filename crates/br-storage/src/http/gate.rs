@@ -1,7 +1,8 @@
 //! # What it does
 //! Bounds the requests under way on one storage by what the server bears: each throttled or late
 //! answer halves the bound, at most once in [`COOL_DOWN`]; each good one raises it a little, by one
-//! in as many good answers as the bound has.
+//! in as many good answers as the bound has. A server that says when to come again is left alone until
+//! then.
 //!
 //! # Ordering and invariants
 //! The bound stays between 1 and [`IN_FLIGHT_MAX`]. Whoever waits goes on as others leave.
@@ -21,6 +22,9 @@ const IN_FLIGHT_MAX: f64 = 128.0;
 /// Answers to requests that were under way together are one sign, not many.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 
+/// Nobody stays away for longer, whatever a server says: operations end after a minute.
+const AWAY_MAX: Duration = Duration::from_secs(20);
+
 /// The bound, shared by the clients of one storage.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Inner>);
@@ -35,6 +39,8 @@ struct State {
     in_flight: u32,
     bound: f64,
     lowered: Option<Monotonic>,
+    /// Nobody goes in before.
+    closed_until: Option<Monotonic>,
 }
 
 /// What an answer says about the pace.
@@ -65,6 +71,7 @@ impl Gate {
                 in_flight: 0,
                 bound: IN_FLIGHT_MAX,
                 lowered: None,
+                closed_until: None,
             }),
             left: Notify::new(),
         }))
@@ -73,6 +80,12 @@ impl Gate {
     /// Waits for a place.
     pub(crate) async fn enter(&self) -> Pass {
         loop {
+            let now = self.0.rt.now();
+            let closed_until = self.lock().closed_until.filter(|until| *until > now);
+            if let Some(until) = closed_until {
+                self.0.rt.sleep(until.since(now)).await;
+                continue;
+            }
             {
                 let mut state = self.lock();
                 if f64::from(state.in_flight) < state.bound {
@@ -83,6 +96,13 @@ impl Gate {
             // One who leaves in between leaves a notice behind.
             self.0.left.notified().await;
         }
+    }
+
+    /// The server wants to be left alone for so long.
+    pub(crate) fn close_for(&self, duration: Duration) {
+        let until = self.0.rt.now().plus(duration.min(AWAY_MAX));
+        let mut state = self.lock();
+        state.closed_until = state.closed_until.max(Some(until));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -164,5 +184,20 @@ mod tests {
         let third = gate.enter().now_or_never().expect("a place of its own");
         drop((second, third));
         assert_eq!(gate.lock().in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_left_alone_as_it_asks() {
+        let rt = Rt::simulated(1, UnixMillis(0));
+        let gate = Gate::new(&rt);
+        gate.close_for(Duration::from_secs(7));
+        gate.close_for(Duration::from_secs(3));
+        let begun = rt.now();
+        drop(gate.enter().await);
+        assert_eq!(rt.now().since(begun).as_secs(), 7);
+        gate.close_for(Duration::from_secs(86_400));
+        let begun = rt.now();
+        drop(gate.enter().await);
+        assert_eq!(rt.now().since(begun), AWAY_MAX);
     }
 }

@@ -1,10 +1,15 @@
+use std::sync::Arc;
+
 use br_rt::Rt;
 use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder, split_sas};
 
 use super::{Clients, client_options, settings};
 use crate::{
     AzureOptions, Failure,
+    azure_identity::{Application, Managed},
+    environment::Environment,
     http::{Connector, ExtraHeaders, Signer},
+    renewed::Renewed,
 };
 
 pub(super) fn open(
@@ -13,9 +18,10 @@ pub(super) fn open(
     options: &AzureOptions,
 ) -> Result<Clients<MicrosoftAzure>, Failure> {
     let headers = ExtraHeaders::new("x-ms-encryption-scope", &options.encryption_scope)?;
-    let mut builder = credentials(options)?;
+    let environment = &Environment::Process;
+    let mut builder = credentials(rt, environment, options)?;
     let account = match options.account_name.as_str() {
-        "" => variable("AZURE_STORAGE_ACCOUNT"),
+        "" => environment.get("AZURE_STORAGE_ACCOUNT"),
         name => Some(name.to_owned()),
     };
     if let Some(account) = account {
@@ -25,7 +31,7 @@ pub(super) fn open(
         builder = builder.with_endpoint(options.endpoint.trim_end_matches('/').to_owned());
     }
     let encryption_key = match options.encryption_key.reveal() {
-        "" => variable("AZURE_ENCRYPTION_KEY"),
+        "" => environment.get("AZURE_ENCRYPTION_KEY"),
         key => Some(key.to_owned()),
     };
     if let Some(key) = encryption_key {
@@ -42,9 +48,13 @@ pub(super) fn open(
     Ok(clients)
 }
 
-/// A builder with the credentials of the settings, or else of the environment: those of an
-/// application go before a key, as in the official tool.
-fn credentials(options: &AzureOptions) -> Result<MicrosoftAzureBuilder, Failure> {
+/// A builder with the credentials of the settings, or else of the environment in the order of the
+/// official tool: those of an application, a key, the token of a workload, the identity of the machine.
+fn credentials(
+    rt: &Rt,
+    environment: &Environment,
+    options: &AzureOptions,
+) -> Result<MicrosoftAzureBuilder, Failure> {
     if !options.sas_token.is_empty() {
         let pairs = split_sas(options.sas_token.reveal()).map_err(settings)?;
         return Ok(MicrosoftAzureBuilder::new().with_sas_authorization(pairs));
@@ -53,15 +63,28 @@ fn credentials(options: &AzureOptions) -> Result<MicrosoftAzureBuilder, Failure>
         return Ok(MicrosoftAzureBuilder::new().with_access_key(options.account_key.reveal()));
     }
     let builder = MicrosoftAzureBuilder::from_env();
-    let is_application = ["AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET"]
-        .into_iter()
-        .all(|name| variable(name).is_some());
-    Ok(match variable("AZURE_STORAGE_KEY") {
-        Some(key) if !is_application => builder.with_access_key(key),
-        _ => builder,
+    if let Some(application) = Application::with_secret(rt, environment)? {
+        return Ok(builder.with_credentials(Arc::new(Renewed::new(rt, application))));
+    }
+    if let Some(key) = environment.get("AZURE_STORAGE_KEY") {
+        return Ok(builder.with_access_key(key));
+    }
+    let others = [
+        AzureConfigKey::AccessKey,
+        AzureConfigKey::SasKey,
+        AzureConfigKey::Token,
+    ];
+    if others
+        .iter()
+        .any(|key| builder.get_config_value(key).is_some())
+    {
+        return Ok(builder);
+    }
+    Ok(match Application::of_pod(rt, environment)? {
+        Some(pod) => builder.with_credentials(Arc::new(Renewed::new(rt, pod))),
+        None => {
+            let managed = Managed::find(rt, environment)?;
+            builder.with_credentials(Arc::new(Renewed::new(rt, managed)))
+        }
     })
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -9,7 +9,10 @@ use object_store::{
 use super::{Clients, client_options};
 use crate::{
     Failure, GcsOptions,
+    environment::Environment,
+    google_credentials::{Found, Machine, find},
     http::{Connector, ExtraHeaders, Signer},
+    renewed::Renewed,
 };
 
 pub(super) fn open(
@@ -19,13 +22,7 @@ pub(super) fn open(
 ) -> Result<Clients<GoogleCloudStorage>, Failure> {
     let headers = ExtraHeaders::new("x-goog-acl", &acl(&options.predefined_acl))?;
     headers.signed_by(Signer::Nobody);
-    let mut builder = if !options.credentials_blob.is_empty() {
-        GoogleCloudStorageBuilder::new().with_service_account_key(options.credentials_blob.reveal())
-    } else if !options.credentials_file.is_empty() {
-        GoogleCloudStorageBuilder::new().with_application_credentials(&options.credentials_file)
-    } else {
-        GoogleCloudStorageBuilder::from_env()
-    };
+    let mut builder = credentials(rt, &Environment::Process, options)?;
     if !options.endpoint.is_empty() {
         // The official tool speaks the JSON interface, whose path some add to the endpoint.
         let base = options
@@ -34,13 +31,6 @@ pub(super) fn open(
             .trim_end_matches("/storage/v1");
         builder = builder.with_base_url(base);
     }
-    if options.endpoint.starts_with("http://") && !has_credentials(options) {
-        // Nobody wants a token in plain text; who does names a file with credentials.
-        let nobody = GcpCredential {
-            bearer: String::new(),
-        };
-        builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
-    }
     let builder = builder
         .with_bucket_name(bucket)
         .with_client_options(client_options(&options.endpoint))
@@ -48,10 +38,34 @@ pub(super) fn open(
     Clients::build(|retry| builder.clone().with_retry(retry).build())
 }
 
-fn has_credentials(options: &GcsOptions) -> bool {
+fn credentials(
+    rt: &Rt,
+    environment: &Environment,
+    options: &GcsOptions,
+) -> Result<GoogleCloudStorageBuilder, Failure> {
+    let builder = GoogleCloudStorageBuilder::new();
+    if options.endpoint.starts_with("http://") && !has_credentials(environment, options) {
+        // Nobody wants a token in plain text; who does names a file with credentials.
+        let nobody = GcpCredential {
+            bearer: String::new(),
+        };
+        return Ok(builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody))));
+    }
+    crate::install_tls_provider();
+    Ok(match find(rt, environment, options)? {
+        Found::ServiceAccount(key) => builder.with_service_account_key(key.reveal()),
+        Found::User(user) => builder.with_credentials(Arc::new(Renewed::new(rt, user))),
+        Found::Elsewhere => {
+            let machine = Machine::find(rt, environment)?;
+            builder.with_credentials(Arc::new(Renewed::new(rt, machine)))
+        }
+    })
+}
+
+fn has_credentials(environment: &Environment, options: &GcsOptions) -> bool {
     !options.credentials_blob.is_empty()
         || !options.credentials_file.is_empty()
-        || std::env::var_os("GOOGLE_APPLICATION_CREDENTIALS").is_some()
+        || environment.get("GOOGLE_APPLICATION_CREDENTIALS").is_some()
 }
 
 /// The name that the XML interface has for what the JSON interface, which the official tool speaks,

@@ -21,9 +21,6 @@ pub use memory::{forget_memory, set_memory_faults};
 
 /// A connection is made within this time or tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A body that brings nothing for so long has broken off. There is no limit on the whole of a
-/// request: a large object over a slow line takes what it takes.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Retries of one HTTP request within the store; `Storage` tries the operation again above them.
 const HTTP_RETRIES_MAX: usize = 4;
 /// No further retry of one HTTP request starts after this time.
@@ -146,13 +143,14 @@ fn opened(store: Arc<dyn ObjectStore>, prefix: &str, storage_class: &str, sorted
     }
 }
 
+/// There is no limit on the whole of a request: a large object over a slow line takes what it takes. What
+/// stalls is found by [`crate::http`].
 fn client_options(endpoint: &str) -> ClientOptions {
     crate::install_tls_provider();
     ClientOptions::new()
         .with_allow_http(endpoint.starts_with("http://"))
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_timeout_disabled()
-        .with_read_timeout(READ_TIMEOUT)
 }
 
 fn retry_config() -> RetryConfig {

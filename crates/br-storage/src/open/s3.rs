@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use br_rt::Rt;
 use object_store::aws::{
     AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum, resolve_bucket_region,
@@ -7,8 +9,12 @@ use url::Url;
 use super::{Clients, client_options, settings};
 use crate::{
     Failure, S3Options, aws,
+    environment::Environment,
     http::{Connector, ExtraHeaders, Signer},
 };
+
+/// Where a bucket is, is told at once, or the region has to be set.
+const REGION_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) async fn open(
     rt: &Rt,
@@ -16,13 +22,13 @@ pub(super) async fn open(
     options: &S3Options,
 ) -> Result<Clients<AmazonS3>, Failure> {
     let client = client_options(&options.endpoint);
-    let provider = aws::provider(rt, &options.into())?;
+    let provider = aws::provider(rt, &Environment::Process, &options.into())?;
     let headers = ExtraHeaders::new("x-amz-acl", &options.acl)?;
     // The environment's other settings hold, such as a proxy; its credentials are in the provider.
     let mut builder = AmazonS3Builder::from_env().with_credentials(provider.credentials.clone());
     let region = match region(&builder, provider.region, options) {
         Some(region) => region,
-        None => resolve_bucket_region(bucket, &client).await?,
+        None => resolve_bucket_region(bucket, &client.clone().with_timeout(REGION_TIMEOUT)).await?,
     };
     let path_style = options.path_style();
     if let Some(endpoint) = endpoint(bucket, options, path_style)? {

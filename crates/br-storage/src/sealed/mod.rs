@@ -10,6 +10,7 @@
 //! sealed is refused as damage from then on.
 
 mod body;
+mod keeping;
 mod ring;
 mod rotate;
 mod store;
@@ -54,6 +55,12 @@ impl SealKeys {
         })
     }
 
+    /// These and those.
+    #[must_use]
+    pub fn and(&self, others: &SealKeys) -> SealKeys {
+        SealKeys([&self.0[..], &others.0].concat().into())
+    }
+
     pub(crate) fn master_keys(&self) -> &[MasterKey] {
         &self.0
     }
@@ -62,7 +69,8 @@ impl SealKeys {
         SealKeys::new(proto.master_keys.clone())
     }
 
-    pub(crate) fn to_proto(&self, send: SendCredentials) -> SealedStorage {
+    /// As requests and tasks carry them.
+    pub fn to_proto(&self, send: SendCredentials) -> SealedStorage {
         let mut master_keys = self.0.to_vec();
         if send == SendCredentials::No {
             for key in &mut master_keys {

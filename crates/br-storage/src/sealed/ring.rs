@@ -72,6 +72,18 @@ impl Ring {
         })
     }
 
+    /// The same storage, not sealed.
+    pub(crate) fn plain(&self) -> &Storage {
+        &self.plain
+    }
+
+    /// Whether the storage's keyring has the key that new objects are sealed with.
+    pub(crate) async fn still_holds(&self) -> Result<bool, StorageError> {
+        let active = self.held().keyring.active().id;
+        let there = load(&self.plain, &self.master).await?;
+        Ok(there.is_some_and(|keyring| keyring.key(active).is_ok()))
+    }
+
     pub(crate) fn rt(&self) -> &Rt {
         self.plain.rt()
     }

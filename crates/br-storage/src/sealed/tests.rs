@@ -12,6 +12,8 @@ use crate::{
     parse_master_key, set_memory_faults,
 };
 
+mod keeping;
+
 /// A place in memory and a folder of master keys.
 struct World {
     rt: Rt,

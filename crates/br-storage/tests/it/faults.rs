@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use br_rt::RetryPolicy;
+use br_rt::{RetryPolicy, Rt};
 use br_storage::{PART_BYTES, Storage};
 use br_types::{Classify, Kind};
 use futures::TryStreamExt;
@@ -12,6 +12,7 @@ use crate::backends::{Server, on_servers, run};
 
 on_servers!(super::on_server:
     throttled,
+    busy,
     resets,
     lost_answers,
     truncated_reads,
@@ -48,6 +49,17 @@ async fn throttled(storage: Storage, proxy: Proxy) {
     for status in [503, 429, 500] {
         all_operations(&storage, &proxy, Fault::Status(status)).await;
     }
+}
+
+/// A server that says when to come again is not asked before.
+async fn busy(storage: Storage, proxy: Proxy) {
+    storage.write("r", "one").await.expect("written");
+    proxy.plan(Some("GET"), Fault::Busy(2), 1);
+    let rt = Rt::real();
+    let begun = rt.now();
+    assert_eq!(storage.read("r").await.expect("there"), "one");
+    assert!(rt.now().since(begun) >= Duration::from_secs(2));
+    assert_eq!(proxy.left(), 0);
 }
 
 async fn resets(storage: Storage, proxy: Proxy) {

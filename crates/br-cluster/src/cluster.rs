@@ -4,8 +4,8 @@ use br_types::{ClusterId, TimeStamp};
 
 use crate::{
     Etcd, HttpError, KeyPrefix, LockResolver, PdClient, PdError, PdHttp, RawClient, RawLayout,
-    RegionCache, Router, Security, SecurityError, Snapshot, StorePool, StoreStatus, Transaction,
-    http::HttpClient, rpc::Dialer,
+    RegionCache, Router, Security, SecurityError, Snapshot, StorePool, StoreStatus, TidbStatus,
+    Transaction, http::HttpClient, rpc::Dialer,
 };
 
 /// Where a cluster is and how to talk to it.
@@ -138,6 +138,12 @@ impl Cluster {
     /// The status ports of stores.
     pub fn store_status(&self) -> StoreStatus {
         StoreStatus::new(self.status_http.clone(), self.cancel().clone())
+    }
+
+    /// The TiDB servers and their status ports.
+    pub fn tidb_status(&self) -> TidbStatus {
+        let etcd = self.etcd.clone();
+        TidbStatus::new(self.status_http.clone(), etcd, self.cancel().clone())
     }
 
     /// Connections to stores.

@@ -32,7 +32,7 @@ pub use cluster::{Cluster, ClusterConfig};
 pub use etcd::Etcd;
 pub use http::{
     HttpError, LabelRange, LabelRule, PdHttp, PlacementRule, RegionLabel, RegionStats, StoreConfig,
-    StoreSpace, StoreStatus,
+    StoreSpace, StoreStatus, TidbStatus,
 };
 pub use kv_error::KvError;
 pub use pd::{

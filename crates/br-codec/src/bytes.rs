@@ -43,6 +43,30 @@ pub fn encode(raw: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The least byte string whose encoding is not below `bound`, which need be no encoding itself.
+pub fn first_at(bound: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(bound.len());
+    let (groups, tail) = bound.as_chunks::<{ GROUP + 1 }>();
+    for (at, [group @ .., marker]) in groups.iter().enumerate() {
+        raw.extend_from_slice(group);
+        if *marker == FULL {
+            continue;
+        }
+        // No encoding goes on behind such a group; the first is one that has at least as many bytes
+        // here as the marker counts, and none that padding would be as good as.
+        let counted = usize::from(marker.saturating_sub(FULL - GROUP as u8));
+        let goes_on = at + 1 < groups.len() || !tail.is_empty();
+        let wanted = counted + usize::from(goes_on && *marker >= FULL - GROUP as u8);
+        let padding = group.iter().rev().take_while(|byte| **byte == 0).count();
+        raw.truncate(raw.len() - padding.min(GROUP - wanted));
+        return raw;
+    }
+    raw.extend_from_slice(tail);
+    let padding = tail.iter().rev().take_while(|byte| **byte == 0).count();
+    raw.truncate(raw.len() - padding);
+    raw
+}
+
 /// Checks the encoding that `input` begins with and gives its length, which is a multiple of 9.
 ///
 /// # Errors

@@ -43,6 +43,12 @@ pub fn decode(encoded: &[u8]) -> Result<RawKey, DecodeError> {
     Ok(RawKey::from(raw))
 }
 
+/// The least raw key whose memcomparable form is not below a bound, which need be none itself: where
+/// raw data of V1 lies, regions begin and end with keys that are not encoded.
+pub fn first_at(bound: &[u8]) -> RawKey {
+    RawKey::from(bytes::first_at(bound))
+}
+
 /// Encodes both ends; an end that is no bound stays so.
 pub fn encode_range(range: &KeyRange<RawKey>) -> KeyRange<EncodedKey> {
     let encode_bound = |bound: &RawKey| {
@@ -170,6 +176,20 @@ mod tests {
         assert!(decode(b"abc\0\0\0\0\0\xFAx").is_err());
     }
 
+    /// Keys that often begin alike, and bounds that nearly are keys.
+    fn short() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop::sample::select(vec![0, 1, b'a', 0xf6, 0xf7, 0xf8, 0xf9, 0xfe, 0xff]);
+        let noise = prop::collection::vec(byte, 0..20);
+        (noise, any::<bool>(), 0..4usize).prop_map(|(raw, is_key, cut)| {
+            if !is_key {
+                return raw;
+            }
+            let mut key = bytes::encode(&raw);
+            key.truncate(key.len() - cut);
+            key
+        })
+    }
+
     proptest! {
         #[test]
         fn keys_come_back(raw: Vec<u8>, ts: u64) {
@@ -185,6 +205,16 @@ mod tests {
         fn ranges_come_back(start: Vec<u8>, end: Vec<u8>) {
             let range = KeyRange::new(start, end);
             prop_assert_eq!(decode_range(&encode_range(&range)), Ok(range));
+        }
+
+        #[test]
+        fn the_first_key_at_a_bound_is_not_below_it(bound in short(), other in short()) {
+            let first = first_at(&bound);
+            prop_assert!(*encode(first.as_bytes()).as_bytes() >= *bound);
+            if *encode(&other).as_bytes() >= *bound {
+                prop_assert!(first.as_bytes() <= &*other);
+            }
+            prop_assert_eq!(first_at(encode(&other).as_bytes()).into_bytes(), other);
         }
 
         #[test]

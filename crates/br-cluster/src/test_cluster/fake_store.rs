@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use br_codec::key;
 use br_proto::{
@@ -404,6 +407,18 @@ impl Tikv for FakeStore {
         let mut state = locked(&self.state);
         let context = request.context.as_ref();
         let region_error = state.check(self.store, context, &slices(&request.keys));
+        let unique: BTreeSet<_> = request.keys.iter().collect();
+        if unique.len() < request.keys.len() {
+            // TiKV 8.5 dies of it.
+            let abort = "a key is named twice".to_owned();
+            return Ok(Response::new(kvrpcpb::ResolveLockResponse {
+                error: Some(kvrpcpb::KeyError {
+                    abort,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }));
+        }
         if region_error.is_none() {
             let id = context.map(|context| context.region_id);
             let in_region: Vec<Vec<u8>> = state

@@ -264,6 +264,7 @@ impl LockResolver {
             .map(|key| RawKey::from(key.as_slice()))
             .collect();
         keys.sort();
+        keys.dedup();
         let mut commit_ts = primary.min_commit_ts;
         for run in group(&self.router, keys).await? {
             let answers = send_run(&self.router, run, |client, route, part: &[RawKey]| {
@@ -344,15 +345,18 @@ impl LockResolver {
     }
 
     /// Commits or rolls back the locks on these keys, which are sorted; all locks of the
-    /// transaction in their regions if `whole_regions`.
+    /// transaction in their regions if `whole_regions`. A key is named once: for one that is named
+    /// twice, TiKV 8.5 writes its end twice and then stops, all of the store, at its own check of
+    /// what was written (`resolved_ts`, `group_row_changes`).
     async fn resolve_keys(
         &self,
         start: TimeStamp,
         status: &TxnStatus,
-        keys: Vec<RawKey>,
+        mut keys: Vec<RawKey>,
         whole_regions: bool,
     ) -> Result<(), KvError> {
         const METHOD: &str = "KvResolveLock";
+        keys.dedup();
         let commit_version = match status {
             TxnStatus::Committed(commit) => commit.0,
             _ => 0,

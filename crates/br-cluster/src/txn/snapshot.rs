@@ -444,6 +444,12 @@ impl Scanner {
             self.done = true;
             return Ok(());
         }
+        if !self.reverse {
+            let next = key::first_at(bound.as_bytes());
+            self.done = !self.rest.is_before_end(&next);
+            self.rest.start = next;
+            return Ok(());
+        }
         let bound = key::decode(bound.as_bytes()).map_err(|error| KvError::InvalidResponse {
             method: "KvScan",
             what: format!(
@@ -451,29 +457,23 @@ impl Scanner {
                 route.id()
             ),
         })?;
-        if self.reverse {
-            self.done = bound <= self.rest.start;
-            self.rest.end = bound;
-        } else {
-            self.done = !self.rest.is_before_end(&bound);
-            self.rest.start = bound;
-        }
+        self.done = bound <= self.rest.start;
+        self.rest.end = bound;
         Ok(())
     }
 }
 
 /// The part of a range that a region has: a store refuses a scan that goes beyond its region. A
-/// bound that is no key of a transaction cannot be asked for, and is left alone.
+/// bound that is no key of a transaction cannot be asked for, and is left to the store.
 fn within(range: &KeyRange<RawKey>, route: &RegionRoute) -> KeyRange<RawKey> {
     let mut part = range.clone();
     let region = route.range();
     if let Ok(start) = key::decode(region.start.as_bytes()) {
         part.start = part.start.max(start);
     }
-    if let Ok(end) = key::decode(region.end.as_bytes())
-        && (part.end.is_empty() || end < part.end)
-    {
-        part.end = end;
+    let goes_beyond = range.end.is_empty() || KeyPrefix::routing(&range.end) > region.end;
+    if goes_beyond && !region.end.is_empty() {
+        part.end = key::decode(region.end.as_bytes()).unwrap_or_default();
     }
     part
 }

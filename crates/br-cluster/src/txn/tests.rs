@@ -103,6 +103,25 @@ async fn scans_go_both_ways_over_regions() {
     assert_eq!(all.len(), 26);
 }
 
+/// As where raw keys are, or were: a store knows regions by bounds that no transaction can have.
+#[tokio::test]
+async fn scans_pass_bounds_that_are_no_keys() {
+    let (cluster, client) = three_regions().await;
+    let ts = put(&client, &[("a", "v"), ("holdfast", "v"), ("k", "v")]).await;
+    for bound in [&b"b"[..], b"holdfast_raw", b"holdfast\xff"] {
+        cluster.state().split(bound, 1);
+    }
+    let snapshot = client.snapshot(ts);
+    for (end, expected) in [("", 3), ("holdfast", 1), ("holdfast\0", 2), ("c", 1)] {
+        let range = KeyRange {
+            start: raw(""),
+            end: raw(end),
+        };
+        let found = snapshot.scan_all(&range, 10).await.expect("readable");
+        assert_eq!(found.len(), expected, "before {end:?}");
+    }
+}
+
 #[tokio::test]
 async fn conflicts_and_existing_keys_stop_a_commit() {
     let (cluster, client) = three_regions().await;
@@ -180,6 +199,26 @@ async fn locks_behind_a_committed_primary_are_committed() {
     // A writer resolves as well.
     put(&client, &[("h", "newer")]).await;
     assert_eq!(get(&client, "h").await.as_deref(), Some("newer"));
+    assert!(cluster.state().locks.is_empty());
+}
+
+/// Several who met one lock may report it together.
+#[tokio::test]
+async fn a_lock_that_was_met_twice_is_resolved_once() {
+    let (cluster, client) = three_regions().await;
+    let start = leave_locks(&client, &[("a", "new"), ("b", "new"), ("c", "new")]).await;
+    let commit = client.pd().tso().await.expect("a timestamp");
+    cluster.state().finish(b"a", start.0, commit.0);
+    let locks: Vec<_> = cluster
+        .state()
+        .locks
+        .values()
+        .map(|lock| lock.info.clone())
+        .collect();
+    let twice = [&locks[..], &locks[..]].concat();
+    let now = client.pd().tso().await.expect("a timestamp");
+    let resolved = client.lock_resolver().resolve_for_read(&twice, now).await;
+    assert_eq!(resolved.expect("a resolution").committed, [start]);
     assert!(cluster.state().locks.is_empty());
 }
 

@@ -71,7 +71,9 @@ pub struct S3Options {
     pub use_accelerate_endpoint: bool,
     pub role_arn: String,
     pub external_id: String,
-    pub profile: String,
+    /// Not before version 9.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     pub object_lock_enabled: bool,
 }
 
@@ -94,7 +96,7 @@ impl Default for S3Options {
             use_accelerate_endpoint: false,
             role_arn: String::new(),
             external_id: String::new(),
-            profile: String::new(),
+            profile: Some(String::new()),
             object_lock_enabled: false,
         }
     }
@@ -141,9 +143,12 @@ fn cipher<S: serde::Serializer>(crypter: &Crypter, serializer: S) -> Result<S::O
 }
 
 impl ResumeConfig {
-    /// The hash for `checkpoint.meta`.
-    pub fn hash(&self) -> ConfigHash {
-        ConfigHash(Sha256::digest(go_json(self)).into())
+    /// The hashes for `checkpoint.meta`, by the official tool's versions, which name more options as
+    /// time goes by: 8.5, and 9 with profiles of S3.
+    pub fn hashes(&self) -> [ConfigHash; 2] {
+        let mut earlier = self.clone();
+        earlier.s3.profile = None;
+        [&earlier, self].map(|config| ConfigHash(Sha256::digest(go_json(config)).into()))
     }
 }
 

@@ -153,3 +153,32 @@ fn the_hash_is_over_the_official_json() {
         ),
     );
 }
+
+/// As versions of the official tool have it: 8.5.6 in a run that was killed, then with profiles.
+#[test]
+fn versions_name_different_options() {
+    let config = ResumeConfig {
+        last_backup_ts: 0,
+        ignore_stats: true,
+        use_checkpoint: true,
+        s3: S3Options::default(),
+        gcs: GcsOptions::default(),
+        azblob: AzureOptions::default(),
+        storage: "local:///tmp/hf/cluster/bk/int".into(),
+        pd: vec!["127.0.0.1:22000".into()],
+        send_credentials_to_tikv: true,
+        no_credentials: false,
+        filter_strings: vec!["`big`.*".into()],
+        cipher: Crypter::plaintext(),
+        keyspace_name: String::new(),
+    };
+    let [v8_5, v9] = config.hashes().map(|hash| hash.to_string());
+    assert_eq!(
+        v8_5,
+        "d89670c5bb82b40aa750b12791f9c8c677bfeb63584c43b45bb9803452d82e30"
+    );
+    assert_eq!(
+        v9,
+        "0ad5720c390073aedc13c51aae7d7e90370f5394adb7aa959002c30b36c2df58"
+    );
+}

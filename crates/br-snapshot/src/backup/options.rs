@@ -63,9 +63,9 @@ pub struct BackupOptions {
     pub use_resume: bool,
     /// The rules of `--filter` as they were given, which have to be the same to take up a backup.
     pub filter_rules: Vec<String>,
-    /// The digest of the options as the official tool computes it: so that either tool can go on
-    /// with what the other began. `None`: only this one can.
-    pub config_hash: Option<ConfigHash>,
+    /// The digests of the options as versions of the official tool compute them: so that either tool
+    /// can go on with what the other began. The first is written down. None: only this one can.
+    pub config_hashes: Vec<ConfigHash>,
     /// `--replica-read-label`: read from replicas on the stores with this label instead of leaders.
     pub replica_read_label: Option<StoreLabel>,
     /// `--keyspace-name`: the keyspace (API v2) whose tables or raw keys are backed up.
@@ -154,7 +154,7 @@ impl BackupOptions {
             check_requirements: true,
             use_resume: true,
             filter_rules: Vec::new(),
-            config_hash: None,
+            config_hashes: Vec::new(),
             replica_read_label: None,
             keyspace_name: None,
             send_credentials: true,

@@ -466,9 +466,10 @@ impl<'a> Run<'a> {
         }
         let meta = || ResumeMeta {
             gc_service_id: self.gc_id.clone(),
-            config_hash: options.config_hash.unwrap_or(ConfigHash([0; 32])),
+            config_hash: config_hash.unwrap_or(ConfigHash([0; 32])),
             backup_ts: plan.backup_ts().unwrap_or(TimeStamp::ZERO),
             parameters: resume::parameters_of(options, context.cluster.id()),
+        let config_hash = options.config_hashes.first().copied();
         };
         let (rt, storage) = (context.cluster.rt(), context.storage.clone());
         let crypter = options.crypter.clone();

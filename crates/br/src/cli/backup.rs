@@ -190,7 +190,7 @@ impl BackupCommand {
             check_requirements: global.cluster.check_requirements.0,
             use_resume: flags.use_checkpoint.0,
             filter_rules: self.what.filter_rules(),
-            config_hash: Some(self.resume_config(global)?.hash()),
+            config_hashes: self.resume_config(global)?.hashes().into(),
             replica_read_label: flags.label()?,
             keyspace_name: None,
             send_credentials: global.storage.send_credentials_to_tikv.0,

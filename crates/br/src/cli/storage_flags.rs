@@ -295,7 +295,7 @@ impl StorageFlags {
             provider: self.s3.s3_provider.clone(),
             role_arn: self.s3.s3_role_arn.clone(),
             external_id: self.s3.s3_external_id.clone(),
-            profile: self.s3.s3_profile.clone(),
+            profile: Some(self.s3.s3_profile.clone()),
             ..resume::S3Options::default()
         };
         let gcs = resume::GcsOptions {

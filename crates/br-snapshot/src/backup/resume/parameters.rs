@@ -80,7 +80,7 @@ pub(in super::super) fn check_same(
     let mut differences = Vec::new();
     if found.parameters.is_empty() {
         // Of the official tool, which keeps a digest of all of them only.
-        if options.config_hash != Some(found.config_hash) {
+        if !options.config_hashes.contains(&found.config_hash) {
             return Err(BackupError::OtherConfig {
                 place: place.to_owned(),
             });

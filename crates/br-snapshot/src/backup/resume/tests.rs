@@ -191,14 +191,14 @@ fn a_backup_of_the_official_tool_goes_on_with_its_digest_only() {
         parameters: Default::default(),
         ..meta()
     };
-    let of = |hash| BackupOptions {
-        config_hash: hash,
+    let of = |hashes: &[u8]| BackupOptions {
+        config_hashes: hashes.iter().map(|hash| ConfigHash([*hash; 32])).collect(),
         ..options.clone()
     };
     let check = |options: &BackupOptions| check_same(options, ClusterId(1), &found, "here");
-    assert!(check(&of(Some(ConfigHash([7; 32])))).is_ok());
-    for hash in [None, Some(ConfigHash([8; 32]))] {
-        let refused = check(&of(hash));
+    assert!(check(&of(&[6, 7])).is_ok());
+    for hashes in [&[][..], &[6, 8]] {
+        let refused = check(&of(hashes));
         assert!(matches!(refused, Err(BackupError::OtherConfig { .. })));
     }
 }

@@ -29,13 +29,13 @@ use br_proto::{
 };
 use br_rt::{Backoff, CancellationToken, RetryPolicy, Rt};
 use br_storage::Storage;
-use br_types::{Classify, EncodedKey, KeyRange, Kind, RawKey, StoreId};
+use br_types::{Classify, EncodedKey, KeyRange, Kind, RawKey, StoreId, TimeStamp};
 use futures::{StreamExt, future, stream};
 use tokio::sync::Semaphore;
 
 use super::{
     error::RestoreError,
-    file_groups::{FileGroup, FileUnit},
+    file_groups::{FileGroup, FileUnit, PrefixRule},
     ingest::ingest,
     key_form::{FileKeys, KeyForm},
 };
@@ -60,6 +60,8 @@ pub(super) struct Importer {
     pub(super) cancel: CancellationToken,
     pub(super) router: Router,
     pub(super) keys: FileKeys,
+    /// The timestamp that all versions get; zero: each keeps its own.
+    pub(super) new_ts: TimeStamp,
     /// The backup as this process sees it, and as the stores do.
     pub(super) storage: Storage,
     pub(super) backend: StorageBackend,
@@ -267,15 +269,20 @@ impl Importer {
             .acquire()
             .await
             .map_err(|_| RestoreError::Cancelled)?;
-        let rule = unit.rule.as_ref().map(|rule| RewriteRule {
-            old_key_prefix: rule.old_prefix.as_bytes().to_vec(),
-            new_key_prefix: rule.new_prefix.as_bytes().to_vec(),
+        let prefix = |of: fn(&PrefixRule) -> &RawKey| match &unit.rule {
+            Some(rule) => of(rule).as_bytes().to_vec(),
+            None => Vec::new(),
+        };
+        let rule = RewriteRule {
+            old_key_prefix: prefix(|rule| &rule.old_prefix),
+            new_key_prefix: prefix(|rule| &rule.new_prefix),
+            new_timestamp: self.new_ts.0,
             ..Default::default()
-        });
+        };
         let request = DownloadRequest {
             sst: Some(meta.clone()),
             name: file.name.clone(),
-            rewrite_rule: Some(rule.unwrap_or_default()),
+            rewrite_rule: Some(rule),
             storage_backend: Some(self.backend.clone()),
             is_raw_kv: self.keys.is_raw,
             cipher_info: Some(self.cipher.clone()),

@@ -3,7 +3,9 @@
 //!
 //! # Ordering and invariants
 //! The range has to be empty, so that keys of the backup and others do not mix. Then data goes in
-//! while PD holds still.
+//! while PD holds still. Keys of transactions get a new timestamp: with those of the backup they
+//! would lie below whatever was deleted here since, and not be seen. (The official tool leaves them
+//! there.)
 //!
 //! # Cancellation and failure
 //! What was paused is let go. The keys that were brought in stay for the same command to go on with
@@ -156,7 +158,11 @@ async fn carry_out(
         }
         let progress = resume.as_ref().map(|resume| resume.progress());
         let mut object = 0;
-        let pipeline = Pipeline::new(target, options, keys.file_keys, limits, plan.files.files)?;
+        let mut pipeline =
+            Pipeline::new(target, options, keys.file_keys, limits, plan.files.files)?;
+        if keys.raw.is_none() {
+            pipeline = pipeline.at(cluster.pd().tso().await?);
+        }
         keys.source
             .data_files(async |files| {
                 let files = files

@@ -11,7 +11,7 @@ use br_cluster::Cluster;
 use br_format::backupmeta::DataFile;
 use br_rt::{Phase, Unit, kill_point};
 use br_storage::SendCredentials;
-use br_types::Cf;
+use br_types::{Cf, TimeStamp};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
@@ -126,6 +126,7 @@ impl Pipeline {
             cancel: cluster.cancel().clone(),
             router: cluster.router().clone(),
             keys,
+            new_ts: TimeStamp::ZERO,
             storage: target.storage.clone(),
             backend,
             cipher: options.crypter.to_proto(),
@@ -140,6 +141,12 @@ impl Pipeline {
             split_phase: Phase::start(progress, "Split&Scatter Regions", Unit::Ranges, 0),
             import_phase: Phase::start(progress, "Download&Ingest SST", Unit::Files, files),
         })
+    }
+
+    /// All versions get this timestamp.
+    pub(super) fn at(mut self, ts: TimeStamp) -> Pipeline {
+        self.importer.new_ts = ts;
+        self
     }
 
     /// Brings in the files of one object of metadata.

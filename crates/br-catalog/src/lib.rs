@@ -8,6 +8,7 @@ mod collation;
 mod create;
 mod error;
 mod known;
+mod loaded;
 mod policies;
 mod privileges;
 mod read;
@@ -19,6 +20,7 @@ pub use create::{
     raise_last_id,
 };
 pub use error::CatalogError;
+pub use loaded::{LOAD_WAIT_MAX, LateServer, wait_until_loaded};
 pub use policies::create_policies;
 pub use privileges::flush_privileges;
 pub use read::{CatalogTable, Database, counter, databases, last_id, schema_version, tables};

@@ -22,6 +22,7 @@ mod split;
 mod system;
 mod table_ids;
 mod tables;
+mod tidb_servers;
 
 use std::sync::Arc;
 

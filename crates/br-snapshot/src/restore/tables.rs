@@ -37,7 +37,7 @@ use super::{
     resume::{self, Claim, DoneSteps, Extent, Journal, Origin, Registration, Resume, task_of},
     schemas,
     source::Source,
-    system,
+    system, tidb_servers,
 };
 use crate::checksum::{ChecksumRange, PrefixRewrite, checksum};
 
@@ -437,6 +437,7 @@ impl<C: Changes> Restore<'_, C> {
             }
         };
         system::forget(target, plan).await;
+        tidb_servers::wait_until_loaded(&target.cluster).await;
         changes.finish(&layer).await;
         kill_point("restore.finished");
         Ok(())

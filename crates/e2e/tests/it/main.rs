@@ -17,5 +17,6 @@ mod resume;
 mod site;
 mod snapshot_history;
 mod system_tables;
+mod tidb_servers;
 mod tikv_client_raw;
 mod tikv_client_txn;

@@ -52,7 +52,8 @@ test-cluster: export E2E_STORAGE = $(STORAGE)
 test-cluster: export E2E_ALLOW_DATA = $(ALLOW_DATA)
 test-cluster: deps
 	@test -n '$(PD)' || { echo 'which cluster? make test-cluster PD=host:port'; exit 1; }
-	cargo test --locked -p e2e --test it -- anywhere:: --nocapture
+	@# With br, for dependencies in the same build as those of `make test`.
+	cargo test --locked -p e2e -p br --test it -- anywhere:: --nocapture
 
 sim: export SIM_SEEDS ?= 5000
 sim: deps

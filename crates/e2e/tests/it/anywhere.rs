@@ -14,6 +14,7 @@
 
 mod keys;
 mod log;
+mod named;
 mod sql;
 mod state;
 mod tables;
@@ -23,6 +24,7 @@ use std::env;
 
 use br_catalog::{DroppedTable, SchemaChange};
 use br_cluster::{Cluster, ClusterConfig, Security, Snapshot};
+use br_codec::ApiVersion;
 use br_log::task::{self, TaskStore};
 use br_rt::{CancellationToken, Rt};
 use br_storage::Storage;
@@ -55,6 +57,13 @@ fn named(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
+/// Ends the run, all of it: no case can do anything with what the user has named.
+#[allow(clippy::exit, reason = "each case would end with the same panic")]
+fn refuse(reason: &str) -> ! {
+    eprintln!("{reason}");
+    std::process::exit(1);
+}
+
 /// A name of our own.
 fn own(name: &str) -> String {
     format!("{PREFIX}{name}")
@@ -74,15 +83,19 @@ impl Anywhere {
         let alone = ALONE.lock().await;
         let config = ClusterConfig::new(&pd, Security::default());
         let connected = Cluster::connect(Rt::real(), CancellationToken::new(), config).await;
-        let cluster = connected.unwrap_or_else(|error| panic!("{pd}: {error}"));
+        let cluster = connected.unwrap_or_else(|error| refuse(&format!("PD={pd}: {error}")));
+        if let Err(reason) = named::check(&cluster).await {
+            refuse(&reason);
+        }
         clear(&cluster).await;
         let foreign = foreign(&cluster).await;
-        assert!(
-            foreign.is_empty() || named("E2E_ALLOW_DATA").as_deref() == Some("1"),
-            "{pd} may be a cluster that is in use, it has {}; ALLOW_DATA=1 runs the cases beside \
-             that",
-            foreign.join(", ")
-        );
+        if !foreign.is_empty() && named("E2E_ALLOW_DATA").as_deref() != Some("1") {
+            let foreign = foreign.join(", ");
+            refuse(&format!(
+                "PD={pd} may be a cluster that is in use, it has {foreign}; ALLOW_DATA=1 runs the \
+                 cases beside that"
+            ));
+        }
         Anywhere::of(cluster, pd, None, Some(alone)).await
     }
 
@@ -171,6 +184,11 @@ async fn foreign(cluster: &Cluster) -> Vec<String> {
         if let Some((key, _)) = snapshot.scan(&range).next().await.unwrap() {
             found.push(format!("keys that belong to no table, such as {key}"));
         }
+        let raw = cluster.raw(ApiVersion::V1);
+        let pairs = raw.scan(&range, 1).await.unwrap();
+        if let Some((key, _)) = pairs.first() {
+            found.push(format!("raw keys, such as {key}"));
+        }
     }
     let tasks = TaskStore::new(cluster.etcd().clone()).load().await.unwrap();
     for task in tasks.tasks {
@@ -212,6 +230,9 @@ async fn clear(cluster: &Cluster) {
         }
     }
     delete(cluster, &own_keys()).await;
+    // And last, for it takes away long values of those keys as well.
+    let raw = cluster.raw(ApiVersion::V1);
+    raw.delete_range(&keys::own_raw_keys()).await.unwrap();
 }
 
 /// The keys that belong to no table and begin with [`PREFIX`].

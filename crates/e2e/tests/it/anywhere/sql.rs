@@ -19,16 +19,14 @@ pub(super) struct Sql {
 
 impl Sql {
     /// `[user[:password]@]host:port`; `root` without a user.
-    pub(super) async fn connect(address: &str) -> Sql {
+    pub(super) async fn connect(address: &str) -> Result<Sql, mysql_async::Error> {
         let user = if address.contains('@') { "" } else { "root@" };
-        let opts = Opts::from_url(&format!("mysql://{user}{address}")).unwrap();
+        let opts = Opts::from_url(&format!("mysql://{user}{address}"))?;
         let opts = OptsBuilder::from_opts(opts).prefer_socket(false);
-        let conn = Conn::new(opts).await;
-        let mut sql = Sql {
-            conn: conn.unwrap_or_else(|error| panic!("TiDB at {address}: {error}")),
-        };
+        let conn = Conn::new(opts).await?;
+        let mut sql = Sql { conn };
         sql.run("SET time_zone = '+00:00'").await;
-        sql
+        Ok(sql)
     }
 
     pub(super) async fn run(&mut self, statement: &str) {
@@ -100,7 +98,7 @@ impl Sql {
         // How far ids were given out is no part of the contents; a restore turns TTL off, as the
         // official one does.
         let moving = Regex::new(
-            r" AUTO_INCREMENT=\d+|/\*T!\[auto_rand_base\][^*]*\*/ ?|TTL_ENABLE='(ON|OFF)'",
+            r" AUTO_INCREMENT=\d+|/\*T!\[auto_rand_base\][^*]*\*/ ?|TTL_ENABLE='+(ON|OFF)'+",
         );
         let moving = moving.unwrap();
         let mut contents = Contents::new();

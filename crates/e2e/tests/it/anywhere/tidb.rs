@@ -59,7 +59,8 @@ fn rules() -> [String; 1] {
 
 async fn tidb() -> Sql {
     let address = named("E2E_TIDB");
-    Sql::connect(&address.expect("make test-cluster PD=… TIDB=host:port")).await
+    let address = address.expect("make test-cluster PD=… TIDB=host:port");
+    Sql::connect(&address).await.unwrap()
 }
 
 fn script(text: &str) -> String {

@@ -36,7 +36,7 @@ impl fmt::Display for Operation {
 
 /// An operation on external storage that failed, after its retries.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot {operation} {} on {storage}: {failure}", Named(.name))]
+#[error("cannot {operation} {}: {failure}", Named(.operation, .name, .storage))]
 pub struct StorageError {
     /// What was being done.
     pub operation: Operation,
@@ -49,14 +49,14 @@ pub struct StorageError {
     pub failure: Failure,
 }
 
-struct Named<'a>(&'a str);
+struct Named<'a>(&'a Operation, &'a str, &'a str);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            f.write_str("objects")
-        } else {
-            write!(f, "{:?}", self.0)
+        match *self {
+            Named(Operation::Open, "", storage) => f.write_str(storage),
+            Named(_, "", storage) => write!(f, "objects on {storage}"),
+            Named(_, name, storage) => write!(f, "{name:?} on {storage}"),
         }
     }
 }

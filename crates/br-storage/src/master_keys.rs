@@ -100,6 +100,9 @@ impl Classify for MasterKeysError {
                     source: MasterKeyError::WrongKey,
                     ..
                 } => "pass the --master-key that the log backup was started with",
+                MasterKeysError::Url { .. } | MasterKeysError::Unsupported(_) => {
+                    "write it as local:///path/of/the/file or aws-kms:///KEY-ID?REGION=region"
+                }
                 _ => {
                     "pass --master-key local:///path/of/the/file or \
                      aws-kms:///KEY-ID?REGION=region"

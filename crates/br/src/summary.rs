@@ -29,7 +29,7 @@ pub(crate) use compact::log_compacted;
 pub(crate) use log_backup::{
     log_changed, log_metadata, log_started, log_status, log_truncate_plan, log_truncated,
 };
-pub(crate) use operator::{flushes, merge_plan, migrations, rotated};
+pub(crate) use operator::{flushes, keys_in_tasks, merge_plan, migrations, renamed_keys, rotated};
 pub(crate) use point::{point, point_plan};
 pub(crate) use show::show;
 
@@ -253,7 +253,11 @@ pub(crate) fn aborted_backup(done: &AbortedBackup, as_json: bool) {
             "backup_ts": done.backup_ts.map(|ts| ts.0),
             "data_files": done.data_files,
             "data_size_bytes": done.data_size_bytes,
+            "keyring_removed": done.is_keyring_removed,
         }));
+    }
+    if done.is_keyring_removed {
+        print(&"nothing else was there: the place is no longer sealed");
     }
     match done.backup_ts {
         None => print(&"no interrupted backup is there"),

@@ -32,6 +32,9 @@ pub struct LogBounds {
     pub max_ts: TimeStamp,
     /// What each store has copied, and the coordinator. A store that is gone may lag behind.
     pub checkpoints: Vec<StoredCheckpoint>,
+    /// The coordinator's copy, if it lies unsealed in a sealed log: a tool wrote it that has no keys, such
+    /// as a TiDB server, or anybody else. What it says is not believed; the stores' own copies count.
+    pub unsealed: Option<String>,
     /// For a copy in another region: how far it has come, which counts then.
     pub replicated: Option<TimeStamp>,
 }
@@ -76,6 +79,17 @@ impl LogBounds {
 }
 
 impl LogStorage {
+    /// Whether a log is there at all.
+    ///
+    /// # Errors
+    /// The storage did not help, or the index is damaged.
+    pub async fn exists(&self) -> Result<bool, LogReadError> {
+        match self.read_if_there(BACKUPMETA).await? {
+            Some(bytes) => Ok(matches!(Marker::decode(&bytes)?, Marker::Log(_))),
+            None => Ok(false),
+        }
+    }
+
     /// Reads the marks of the log.
     ///
     /// # Errors
@@ -99,11 +113,19 @@ impl LogStorage {
             }
         };
         let mut checkpoints = Vec::new();
+        let mut unsealed = None;
         for name in self.names_in(names::GLOBAL_CHECKPOINT_FOLDER).await? {
             if !names::is_global_checkpoint(&name) {
                 continue;
             }
-            let bytes = self.storage().read(&name).await?;
+            let bytes = match self.storage().read(&name).await {
+                Err(error) if error.damage().is_some() && self.is_of_others(&name).await? => {
+                    tracing::warn!(object = name, "it is not sealed, and passed over");
+                    unsealed = Some(name);
+                    continue;
+                }
+                bytes => bytes?,
+            };
             let copy = CheckpointCopy::decode(&name, &bytes)?;
             checkpoints.push(StoredCheckpoint {
                 name,
@@ -127,8 +149,17 @@ impl LogStorage {
             min_ts,
             max_ts,
             checkpoints,
+            unsealed,
             replicated,
         })
+    }
+
+    /// Whether it is the coordinator's copy of the checkpoint as tools without keys write it. Anything
+    /// else that is not sealed, or not whole, is damage.
+    async fn is_of_others(&self, name: &str) -> Result<bool, LogReadError> {
+        let size_bytes = CheckpointCopy::bare(TimeStamp::ZERO).encode().len() as u64;
+        Ok(name == names::CENTRAL_CHECKPOINT
+            && self.storage().foreign_size(name).await? == Some(size_bytes))
     }
 
     /// What [`names::TRUNCATE_SAFE_POINT`] says; zero if it is not there.

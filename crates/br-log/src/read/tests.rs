@@ -20,6 +20,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod unsealed;
+
 const TS0: TimeStamp = TimeStamp(470_613_951_976_046_597);
 const END: TimeStamp = TimeStamp(0x0687_f4ee_5a94_0002);
 const CLUSTER: ClusterId = ClusterId(7_710_538_755_265_272_623);

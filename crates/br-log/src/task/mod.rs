@@ -6,10 +6,12 @@
 //! | the keys in etcd | [`TaskStore`] |
 //! | start, with its checks | [`start()`] |
 //! | stop, pause, resume | [`stop()`], [`pause()`], [`resume()`] |
+//! | other master keys of a sealed log | [`task_at()`], [`name_seal_keys()`] |
 
 mod change;
 mod error;
 mod place;
+mod seal_keys;
 mod start;
 mod state;
 mod store;
@@ -18,6 +20,7 @@ mod tests;
 
 pub use change::{PauseRequest, pause, resume, stop};
 pub use error::TaskError;
+pub use seal_keys::{name_seal_keys, task_at};
 pub use start::{StartRequest, Started, start};
 pub use state::{Checkpoints, Task};
 pub use store::{TaskStore, Tasks};

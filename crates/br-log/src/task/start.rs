@@ -176,6 +176,9 @@ async fn create(
         };
         storage.write(BACKUP_LOCK, backup_lock::CONTENT).await?;
         storage.write(BACKUPMETA, marker.encode()).await?;
+        // An unfinished backup that was given up at the same moment takes the keys with it only where
+        // nothing else was yet.
+        storage.check_keyring().await?;
     }
     tasks.create(info, &whole_cluster()).await
 }

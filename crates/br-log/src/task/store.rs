@@ -110,6 +110,23 @@ impl TaskStore {
         })
     }
 
+    /// Puts what a task was started with in the place of what was read.
+    ///
+    /// # Errors
+    /// [`TaskError::Changed`]; PD is out of reach.
+    pub async fn replace_info(&self, task: &Task, info: &TaskInfo) -> Result<(), TaskError> {
+        let write = vec![Write::Put {
+            key: TaskKey::Info(info.name.clone()).to_bytes(),
+            value: info.encode(),
+            lease: None,
+        }];
+        let is_there = |tasks: &Tasks| tasks.tasks.iter().any(|other| other.info == *info);
+        match self.commit(vec![is_same(task)], write, is_there).await? {
+            true => Ok(()),
+            false => Err(changed(task)),
+        }
+    }
+
     /// Removes a task with everything that belongs to it.
     ///
     /// # Errors

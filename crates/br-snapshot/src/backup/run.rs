@@ -87,9 +87,14 @@ pub async fn run(
     let mut run = prepared?;
     let lock = TargetLock::take(&context.storage, context.cluster.pd()).await?;
     kill_point("backup.locked");
+    let work = async {
+        // Whoever gave up a backup here, when the lock was still theirs, took the keys with it.
+        context.storage.check_keyring().await?;
+        run.locked(&lock).await
+    };
     let done = tokio::select! {
         biased;
-        done = run.locked(&lock) => done,
+        done = work => done,
         lost = lock.lost() => Err(lost.into()),
     };
     lock.release().await;

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use br_rt::Rt;
 use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder, split_sas};
 
-use super::{Clients, client_options, settings};
+use super::{Clients, client_options};
 use crate::{
     AzureOptions, Failure,
     azure_identity::{Application, Managed},
@@ -37,14 +38,20 @@ pub(super) fn open(
     if let Some(key) = encryption_key {
         builder = builder.with_encryption_key(key);
     }
-    let account = builder.get_config_value(&AzureConfigKey::AccountName);
+    let account = builder
+        .get_config_value(&AzureConfigKey::AccountName)
+        .ok_or_else(|| {
+            let why = "no storage account is named: by account-name in the URL, --azblob.account-name or \
+                       AZURE_STORAGE_ACCOUNT";
+            Failure::Settings(why.to_owned())
+        })?;
     let builder = builder
         .with_container_name(container)
         .with_client_options(client_options(&options.endpoint))
         .with_http_connector(Connector::new(rt, headers.clone()));
     let clients = Clients::build(|retry| builder.clone().with_retry(retry).build())?;
     let credentials = clients.patient.credentials().clone();
-    headers.signed_by(Signer::Azure(credentials, account.unwrap_or_default()));
+    headers.signed_by(Signer::Azure(credentials, account));
     Ok(clients)
 }
 
@@ -56,18 +63,20 @@ fn credentials(
     options: &AzureOptions,
 ) -> Result<MicrosoftAzureBuilder, Failure> {
     if !options.sas_token.is_empty() {
-        let pairs = split_sas(options.sas_token.reveal()).map_err(settings)?;
+        let wrong = |_| Failure::Settings("the SAS token is not of the form a=b&c=d".to_owned());
+        let pairs = split_sas(options.sas_token.reveal()).map_err(wrong)?;
         return Ok(MicrosoftAzureBuilder::new().with_sas_authorization(pairs));
     }
     if !options.account_key.is_empty() {
-        return Ok(MicrosoftAzureBuilder::new().with_access_key(options.account_key.reveal()));
+        let key = options.account_key.reveal();
+        return Ok(MicrosoftAzureBuilder::new().with_access_key(base64_key(key)?));
     }
     let builder = MicrosoftAzureBuilder::from_env();
     if let Some(application) = Application::with_secret(rt, environment)? {
         return Ok(builder.with_credentials(Arc::new(Renewed::new(rt, application))));
     }
     if let Some(key) = environment.get("AZURE_STORAGE_KEY") {
-        return Ok(builder.with_access_key(key));
+        return Ok(builder.with_access_key(base64_key(&key)?));
     }
     let others = [
         AzureConfigKey::AccessKey,
@@ -87,4 +96,13 @@ fn credentials(
             builder.with_credentials(Arc::new(Renewed::new(rt, managed)))
         }
     })
+}
+
+fn base64_key(key: &str) -> Result<&str, Failure> {
+    match BASE64_STANDARD.decode(key) {
+        Ok(_) => Ok(key),
+        Err(_) => Err(Failure::Settings(
+            "the key of the storage account is not base64".to_owned(),
+        )),
+    }
 }

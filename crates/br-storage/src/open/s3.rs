@@ -11,6 +11,7 @@ use crate::{
     Failure, S3Options, aws,
     environment::Environment,
     http::{Connector, ExtraHeaders, Signer},
+    url::is_region,
 };
 
 /// Where a bucket is, is told at once, or the region has to be set.
@@ -27,7 +28,11 @@ pub(super) async fn open(
     // The environment's other settings hold, such as a proxy; its credentials are in the provider.
     let mut builder = AmazonS3Builder::from_env().with_credentials(provider.credentials.clone());
     let region = match region(&builder, provider.region, options) {
-        Some(region) => region,
+        Some(region) if is_region(&region) => region,
+        Some(region) => {
+            let why = format!("{region:?} is no name of a region, such as us-east-1");
+            return Err(Failure::Settings(why));
+        }
         None => resolve_bucket_region(bucket, &client.clone().with_timeout(REGION_TIMEOUT)).await?,
     };
     let path_style = options.path_style();

@@ -125,7 +125,7 @@ impl Backend {
                 })
             }
             "gcs" | "gs" => {
-                let options = gcs_options(&url, &options.gcs);
+                let options = gcs_options(&url, &options.gcs)?;
                 Ok(Backend::Gcs {
                     bucket: bucket("bucket")?,
                     prefix,
@@ -133,7 +133,7 @@ impl Backend {
                 })
             }
             "azure" | "azblob" => {
-                let options = azure_options(&url, &options.azure);
+                let options = azure_options(&url, &options.azure)?;
                 Ok(Backend::Azure {
                     container: bucket("container")?,
                     prefix,
@@ -256,13 +256,19 @@ fn s3_options(url: &Url, flags: &S3Options) -> Result<S3Options, UrlError> {
         });
     }
     check_endpoint(&options.endpoint)?;
+    if !is_region(&options.region) {
+        return Err(UrlError::Setting {
+            setting: "region",
+            reason: "it is no name of a region, such as us-east-1",
+        });
+    }
     if options.region.is_empty() && !options.endpoint.is_empty() {
         options.region = "us-east-1".into();
     }
     Ok(options)
 }
 
-fn gcs_options(url: &Url, flags: &GcsOptions) -> GcsOptions {
+fn gcs_options(url: &Url, flags: &GcsOptions) -> Result<GcsOptions, UrlError> {
     let mut options = flags.clone();
     for (key, value) in settings(url) {
         match key.as_str() {
@@ -273,10 +279,11 @@ fn gcs_options(url: &Url, flags: &GcsOptions) -> GcsOptions {
             other => unknown("GCS", other),
         }
     }
-    options
+    check_endpoint(&options.endpoint)?;
+    Ok(options)
 }
 
-fn azure_options(url: &Url, flags: &AzureOptions) -> AzureOptions {
+fn azure_options(url: &Url, flags: &AzureOptions) -> Result<AzureOptions, UrlError> {
     let mut options = flags.clone();
     for (key, value) in settings(url) {
         match key.as_str() {
@@ -290,7 +297,14 @@ fn azure_options(url: &Url, flags: &AzureOptions) -> AzureOptions {
             other => unknown("Azure", other),
         }
     }
-    options
+    check_endpoint(&options.endpoint)?;
+    Ok(options)
+}
+
+/// Whether the text can be a region, which becomes part of a host's name; none is fine.
+pub(crate) fn is_region(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), UrlError> {

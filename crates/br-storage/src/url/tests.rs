@@ -123,6 +123,10 @@ fn wrong_settings_are_refused() {
         "s3://b?endpoint=host:9000",
         "s3://b?endpoint=ftp://host",
         "s3://b?force-path-style=maybe",
+        "s3://b?region=eu west",
+        "s3://b?region=a/b",
+        "gcs://b?endpoint=host",
+        "azure://c?endpoint=ftp://host",
         "s3://b/a//b/../c//d",
     ] {
         assert!(parse(text).is_err(), "{text}");

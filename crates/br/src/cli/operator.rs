@@ -1,11 +1,14 @@
 //! `br operator`: for those who run clusters. What is here concerns log backup.
 
+use br_cluster::Cluster;
 use br_log::{
     Operator, flush_now,
     migrate::{self, MergeUntil},
+    read::LogStorage,
     storage_lock::LockRequest,
+    task::{Task, name_seal_keys, task_at},
 };
-use br_storage::{Storage, rotate_seal_keys};
+use br_storage::{Backend, SealKeys, Storage, rotate_seal_keys};
 use br_types::{Code, Kind};
 use clap::{Args, Subcommand};
 use regex::Regex;
@@ -88,6 +91,10 @@ struct RotateFlags {
     /// Seal objects from now on under a new data key.
     #[arg(long)]
     new_data_key: bool,
+    /// Do not ask the cluster for the task of a log that lies there. A task that runs names the old master
+    /// keys then, and its stores cannot open the storage once they are started again.
+    #[arg(long)]
+    without_cluster: bool,
     #[command(flatten)]
     cloud: CloudFlags,
 }
@@ -136,6 +143,44 @@ impl ForceFlushFlags {
 }
 
 impl RotateFlags {
+    /// The task whose log lies there, if a log does. Asked before anything is changed, as nothing is to be
+    /// changed that the task cannot follow.
+    async fn task(
+        &self,
+        global: &GlobalFlags,
+        session: &Session,
+        backend: &Backend,
+        to: &SealKeys,
+    ) -> Outcome<Option<(Cluster, Task)>> {
+        // After a rotation that was interrupted, either opens it.
+        let either = global.storage.seal_keys()?.and(to);
+        let storage = Storage::open(&session.rt, &backend.clone().sealed(either)).await?;
+        if !LogStorage::new(storage).exists().await? {
+            return Ok(None);
+        }
+        let asked = async {
+            let cluster = global.cluster.connect(session).await?;
+            let task = task_at(&cluster, backend).await?;
+            Outcome::Ok(task.map(|task| (cluster, task)))
+        };
+        let task = asked.await.map_err(|error| CommandError {
+            next_step: Some(
+                "A log lies there: pass --pd, so that its task names the new master keys, or \
+                 --without-cluster if no task is left"
+                    .to_owned(),
+            ),
+            ..error
+        })?;
+        if task.is_some() && to.have_credentials() {
+            return Err(CommandError::invalid(
+                "--new-seal-key has credentials, which would lie in etcd as long as the log runs",
+                "give them to this command and to the stores by the environment: \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ));
+        }
+        Ok(task)
+    }
+
     async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
         let backend = global.storage.backend(&self.cloud, Holds::Backup)?;
         if !backend.is_sealed() {
@@ -145,8 +190,19 @@ impl RotateFlags {
             ));
         }
         let to = seal_keys(&self.new_seal_key)?;
+        let task = match self.without_cluster {
+            true => None,
+            false => self.task(global, session, &backend, &to).await?,
+        };
         let done = rotate_seal_keys(&session.rt, &backend, &to, self.new_data_key).await?;
         summary::rotated(&done);
+        if let Some((cluster, task)) = &task {
+            if name_seal_keys(cluster, task, &to).await? {
+                summary::renamed_keys(task.name());
+            }
+        } else if self.without_cluster {
+            summary::keys_in_tasks();
+        }
         Ok(())
     }
 }

@@ -51,6 +51,21 @@ pub(crate) fn rotated(done: &Rotation) {
     }
 }
 
+/// The task of a log names other master keys.
+pub(crate) fn renamed_keys(task: &str) {
+    print(&format_args!(
+        "the task {task} names them; its stores go on from its checkpoint"
+    ));
+}
+
+/// Nobody has looked for a task.
+pub(crate) fn keys_in_tasks() {
+    print(
+        &"if a task of log backup writes there, it names the old master keys: stop it and start it again \
+          with the new ones before its stores restart",
+    );
+}
+
 /// The migrations of a log.
 pub(crate) fn migrations(loaded: &Loaded, as_json: bool) {
     let all = &loaded.migrations;

@@ -1,6 +1,7 @@
 //! The command as its users see it: output, messages, exit codes.
 
 mod bad_input;
+mod credentials;
 mod interrupted;
 mod kill_matrix;
 mod log_storage;

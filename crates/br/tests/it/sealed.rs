@@ -120,15 +120,14 @@ fn the_main_job() {
 
     // Under another master key, and another data key for what is written from now on.
     for storage in [log, full] {
-        let rotate = [
-            "operator",
-            "rotate-seal-keys",
-            "-s",
-            storage,
-            "--new-seal-key",
-            &new,
-        ];
-        let said = run(dir, &[&rotate[..], &["--new-data-key"], &with_old].concat());
+        let rotate = rotate(storage, &new);
+        if storage == log {
+            // Its task would have to follow, and there is nobody to ask.
+            let asked = [&rotate[..], &["-u", "127.0.0.1:1"], &with_old].concat();
+            refused(dir, &asked, 5, "--without-cluster");
+        }
+        let flags = ["--new-data-key", "--without-cluster"];
+        let said = run(dir, &[&rotate[..], &flags, &with_old].concat());
         assert!(said.contains("keyring 2 with 2 data keys"), "{said}");
     }
     refused(
@@ -141,6 +140,123 @@ fn the_main_job() {
     restore_to(dir, log, full, &end, &with_new);
 
     damaged(dir, full, &with_new);
+}
+
+fn rotate<'a>(storage: &'a str, new: &'a str) -> [&'a str; 6] {
+    let command = ["operator", "rotate-seal-keys"];
+    [command[0], command[1], "-s", storage, "--new-seal-key", new]
+}
+
+/// A log whose keys are rotated while it is written, and whose data keys too: its task follows, and so do
+/// its stores. Then all other commands that read or change a log or a backup; raw and transactional
+/// backups; and a backup that is given up.
+#[test]
+fn rotation_under_way_and_the_other_commands() {
+    let home = dir();
+    let dir = home.path();
+    let place = |name: &str| dir.join(name).display().to_string();
+    let (log, full) = (&place("log"), &place("full"));
+    let (old, new) = (master_key(dir, "old", "5c"), master_key(dir, "new", "c5"));
+    let (with_old, with_new) = (["--seal-key", &old], ["--seal-key", &new]);
+    let cluster = Playground::start(dir);
+    let pd = cluster.pd.as_str();
+    let start = ["log", "start", "-u", pd, "--task-name", "t", "-s", log];
+    run(dir, &[&start[..], &with_old].concat());
+    let before = load(dir, pd, "before");
+    log_end(dir, pd, log, before, &with_old);
+    let rotate_log = [&rotate(log, &new)[..], &["-u", pd], &with_old].concat();
+    let said = run(dir, &rotate_log);
+    assert!(said.contains("the task t names them"), "{said}");
+    // Once more, as after an interruption: all is done.
+    let said = run(dir, &rotate_log);
+    assert!(
+        said.contains("before") && !said.contains("the task"),
+        "{said}"
+    );
+    let backup = ["backup", "full", "-u", pd, "-s", full];
+    run(dir, &[&backup[..], &with_new].concat());
+    let after = load(dir, pd, "after");
+    let end = log_end(dir, pd, log, after, &with_new).to_string();
+    let status = run(dir, &["log", "status", "-u", pd, "--json"]);
+    assert!(!status.contains("PAUSE"), "{status}");
+
+    let tables = place("tables");
+    let export = ["export", "-s", full, "-f", "before.*", "-o", &tables];
+    run(dir, &[&export[..], &with_new].concat());
+    let drill = ["drill", "-s", full, "--log-storage", log];
+    let said = run(dir, &[&drill[..], &with_new].concat());
+    assert!(!said.is_empty());
+
+    raw_and_txn(dir, pd, &with_new);
+    given_up(dir, pd, &with_new);
+
+    run(dir, &["log", "stop", "-u", pd, "--task-name", "t"]);
+    // A tool without keys copies the checkpoint: neither believed nor in the way.
+    let copy = dir.join("log/v1/global_checkpoint/central_global.ts");
+    let own = fs::read(&copy).ok();
+    fs::write(&copy, u64::MAX.to_le_bytes()).expect("a copy");
+    let metadata = ["log", "metadata", "-s", log, "--json"];
+    let said = run(dir, &[&metadata[..], &with_new].concat());
+    assert!(!said.contains(&u64::MAX.to_string()), "{said}");
+    let verify = ["verify", "-s", full, "--log-storage", log];
+    let said = run(dir, &[&verify[..], &with_new].concat());
+    assert!(said.contains("not believed"), "{said}");
+    match own {
+        Some(own) => fs::write(&copy, own),
+        None => fs::remove_file(&copy),
+    }
+    .expect("as it was");
+
+    let truncate = ["log", "truncate", "-s", log, "--until", &end, "--yes"];
+    run(dir, &[&truncate[..], &with_new].concat());
+    run(dir, &[&["verify", "-s", full][..], &with_new].concat());
+    for (path, bytes) in objects(Path::new(log)) {
+        assert!(bytes.starts_with(b"\x07sealed\x01"), "{}", path.display());
+    }
+}
+
+fn raw_and_txn(dir: &Path, pd: &str, seal: &[&str]) {
+    for kind in ["txn", "raw"] {
+        let place = dir.join(kind);
+        let url = place.display().to_string();
+        let backup = ["backup", kind, "-u", pd, "-s", &url];
+        run(dir, &[&backup[..], seal].concat());
+        for (path, bytes) in objects(&place) {
+            assert!(bytes.starts_with(b"\x07sealed\x01"), "{}", path.display());
+        }
+        refused(
+            dir,
+            &["restore", kind, "-u", pd, "-s", &url],
+            2,
+            "--seal-key",
+        );
+        run(dir, &[&["verify", "-s", &url][..], seal].concat());
+    }
+}
+
+/// Nothing is left of a place that was to become a backup.
+fn given_up(dir: &Path, pd: &str, seal: &[&str]) {
+    let place = dir.join("given-up");
+    let url = place.display().to_string();
+    let backup = [&["backup", "full", "-u", pd, "-s", &url][..], seal].concat();
+    let mut command = assert_cmd::Command::cargo_bin("br").expect("the binary");
+    let killed = command
+        .current_dir(dir)
+        .env("HOLDFAST_KILL_AT", "backup.before_backupmeta")
+        .args(&backup)
+        .args(["--log-file", "br.log"])
+        .output()
+        .expect("it runs");
+    assert!(!killed.status.success());
+    assert!(place.join("holdfast.keys").exists());
+    run(
+        dir,
+        &[&["abort", "backup", "-u", pd, "-s", &url][..], seal].concat(),
+    );
+    let left: Vec<_> = fs::read_dir(&place).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+    // It is as free as any other.
+    run(dir, &["backup", "full", "-u", pd, "-s", &url]);
 }
 
 /// Two data files change places; then one loses its end.

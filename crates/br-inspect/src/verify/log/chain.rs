@@ -3,7 +3,7 @@
 use br_format::log::migration::Migration;
 
 use super::super::error::VerifyError;
-use super::super::report::{Cost, Window};
+use super::super::report::{Cost, Part, Window};
 use super::Examined;
 
 impl Examined<'_> {
@@ -12,6 +12,13 @@ impl Examined<'_> {
         let Some(bounds) = self.looked.bounds.clone() else {
             return Ok(());
         };
+        if let Some(unsealed) = &bounds.unsealed {
+            let text =
+                "the coordinator's copy of the checkpoint is not sealed, and not believed: a tool \
+                        wrote it that has no keys, such as a TiDB server, or somebody else"
+                    .to_owned();
+            self.report.note(Part::Log, text, vec![unsealed.clone()]);
+        }
         let mut chain = std::mem::take(&mut self.chain);
         chain.add_copies(&bounds.checkpoints);
         for copy in chain.bare(&bounds.checkpoints) {

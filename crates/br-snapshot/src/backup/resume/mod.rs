@@ -27,7 +27,7 @@ mod writer;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -185,6 +185,8 @@ pub struct AbortedBackup {
     pub data_files: u64,
     /// Their bytes.
     pub data_size_bytes: u64,
+    /// Whether the storage was sealed and nothing else was in it, so that its keys were removed too.
+    pub is_keyring_removed: bool,
 }
 
 /// Gives up an unfinished backup: removes its data files, its progress, and its barrier before
@@ -227,12 +229,19 @@ async fn abort_locked(context: &BackupContext) -> Result<AbortedBackup, BackupEr
                     files.push(entry.name);
                 }
             }
+            let folders = files.iter().filter_map(|file| file.rsplit_once('/'));
+            let folders: BTreeSet<String> = folders.map(|(folder, _)| folder.to_owned()).collect();
             storage.delete_many(files).await?;
+            for folder in &folders {
+                storage.remove_empty_folders(folder).await;
+            }
         }
         unprotect(context, &meta).await?;
         remove_files(storage).await?;
         storage.delete(names::BACKUP_LOCK).await?;
     }
+    // A sealed place is as free as any other then.
+    aborted.is_keyring_removed = storage.forget_keyring(&[names::RESUME_LOCK]).await?;
     Ok(aborted)
 }
 

@@ -252,10 +252,10 @@ impl Giver for Managed {
                 self.has_answered.store(true, Ordering::Relaxed);
                 token_in(&self.rt, &answer)
             }
-            // Nobody is there, or the machine has no identity.
-            Err(Failure::Unavailable(why) | Failure::Refused(why)) if !has_answered => {
-                self.of_command_line(&why).await
-            }
+            // Nobody is there, or the machine has no identity for us.
+            Err(
+                Failure::Unavailable(why) | Failure::Refused(why) | Failure::PermissionDenied(why),
+            ) if !has_answered => self.of_command_line(&why).await,
             Err(failure) => Err(denied(failure)),
         }
     }

@@ -185,13 +185,13 @@ impl Giver for Machine {
                 self.has_answered.store(true, Ordering::Relaxed);
                 token_in(&self.rt, &answer)
             }
-            Err(Failure::Unavailable(why) | Failure::Refused(why)) if !has_answered => {
-                Err(Failure::PermissionDenied(format!(
-                    "no credentials are found. Looked for, in this order: --gcs.credentials-file; \
+            Err(
+                Failure::Unavailable(why) | Failure::Refused(why) | Failure::PermissionDenied(why),
+            ) if !has_answered => Err(Failure::PermissionDenied(format!(
+                "no credentials are found. Looked for, in this order: --gcs.credentials-file; \
                      GOOGLE_APPLICATION_CREDENTIALS; the file of gcloud; the metadata of this machine \
                      ({why})"
-                )))
-            }
+            ))),
             Err(failure) => Err(failure),
         }
     }

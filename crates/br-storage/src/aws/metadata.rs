@@ -100,8 +100,8 @@ impl Giver for Instance {
     type Credential = AwsCredential;
 
     async fn ask(&self) -> Result<Fresh<AwsCredential>, Failure> {
+        let had_answered = self.has_answered.load(Ordering::Relaxed);
         let token = self.token().await?;
-        self.has_answered.store(true, Ordering::Relaxed);
         let get = async |path: &str| {
             let url = format!(
                 "{}/latest/meta-data/iam/security-credentials/{path}",
@@ -114,15 +114,17 @@ impl Giver for Instance {
             self.caller.call(&call).await
         };
         let roles = match get("").await {
-            Err(Failure::Refused(why)) => {
+            // It has no role, or not for us.
+            Err(Failure::Refused(why) | Failure::PermissionDenied(why)) if !had_answered => {
                 let tried = format!(
-                    "{}; the metadata of this machine, which has no role ({why})",
+                    "{}; the metadata of this machine, which gives no role ({why})",
                     self.tried
                 );
                 return Err(nothing_found(&tried));
             }
             roles => roles?,
         };
+        self.has_answered.store(true, Ordering::Relaxed);
         let role = roles.lines().next().unwrap_or_default().trim();
         credentials(&get(role).await?)
     }

@@ -138,7 +138,7 @@ async fn what_was_looked_for_is_told() {
     let disabled = find(&rt, &variables([disabled])).map(drop).unwrap_err();
     for (failure, said) in [
         (id(&nobody).await.unwrap_err(), NOBODY),
-        (id(&without_role).await.unwrap_err(), "has no role"),
+        (id(&without_role).await.unwrap_err(), "gives no role"),
         (disabled, "AWS_EC2_METADATA_DISABLED"),
     ] {
         // Not tried again: it will not be there the next time.

@@ -197,8 +197,9 @@ impl<'a> RowWriter<'a> {
                         Some(last) => last,
                         None => self.last_row_id(txn.snapshot()).await?,
                     };
-                    next_id = Some(last + 1);
-                    table_key::int_handle_bytes(last + 1).to_vec()
+                    let next = last.checked_add(1).ok_or_else(|| self.no_row_id())?;
+                    next_id = Some(next);
+                    table_key::int_handle_bytes(next).to_vec()
                 }
             };
             used.insert(handle.clone());
@@ -271,9 +272,21 @@ impl<'a> RowWriter<'a> {
         Ok(all)
     }
 
+    /// The last row id that is taken. The counter of a table that was moved here from a database is
+    /// under that database, and lost with it: the official tool moves system tables so, and drops
+    /// where they came from.
     async fn last_row_id(&self, snapshot: &Snapshot) -> Result<i64, CatalogError> {
-        let last = read::counter(snapshot, self.db, self.table, Counter::RowId).await?;
-        Ok(last.unwrap_or_default())
+        let counted = read::counter(snapshot, self.db, self.table, Counter::RowId).await?;
+        let counted = counted.unwrap_or_default();
+        let mut rows = snapshot.scan_reverse(&table_key::record_range(self.table));
+        let Some((key, _)) = rows.next().await? else {
+            return Ok(counted);
+        };
+        let prefix = table_key::record_prefix(self.table);
+        let handle = key.as_bytes().strip_prefix(prefix.as_bytes());
+        let greatest = table_key::int_handle(handle.unwrap_or_default())
+            .map_err(|error| CatalogError::damaged(&key, error.to_string()))?;
+        Ok(counted.max(greatest))
     }
 
     async fn all_contents(
@@ -294,6 +307,10 @@ impl<'a> RowWriter<'a> {
             contents.insert(digest(&self.encoder.value(&row)));
         }
         Ok(contents)
+    }
+
+    fn no_row_id(&self) -> CatalogError {
+        CatalogError::damaged(&self.name, "no row id is left")
     }
 
     fn bad_row(&self, source: RowError) -> CatalogError {

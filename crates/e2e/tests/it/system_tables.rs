@@ -8,6 +8,7 @@ use br_format::{backupmeta::Compatibility, crypter::Crypter};
 use br_snapshot::restore::{PlannedTable, RestoreSummary, Source};
 use br_storage::Storage;
 use br_tidb::{
+    meta_key::{self, Counter},
     row::{RowDecoder, RowEncoder},
     schema::{self, DbInfo, TableInfo, patch::DbPatch, strip_temporary_prefix},
     table_key,
@@ -214,6 +215,40 @@ async fn users_bindings_and_statistics_come_over_once() {
     let again = site.restore(&backup(), &options).await;
     assert_eq!(again.system_rows, done.system_rows);
     assert_eq!(rows(&site, &all).await, first);
+    site.stop().await;
+}
+
+/// As the official tool leaves it, which moves system tables between databases and drops the one
+/// under which the counter is.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_not_overwritten_where_the_counter_is_lost() {
+    let site = bootstrapped(&["bind_info"]).await;
+    let options = restore_tables(Some(&["mysql.bind_info"]));
+    site.restore(&backup(), &options).await;
+    let tables = tables_of_mysql().await;
+    let (info, _) = tables
+        .iter()
+        .find(|(info, _)| info.name.lower == "bind_info")
+        .unwrap();
+    let range = table_key::record_range(info.id());
+    let rows = async || {
+        let snapshot = site.cluster.snapshot(site.now().await);
+        snapshot.scan_all(&range, 10).await.unwrap()
+    };
+    let [(key, mut value)] = rows().await.try_into().unwrap();
+    // Another binding in its place.
+    let at = value.windows(7).position(|text| text == b"builtin");
+    value[at.unwrap()] = b'x';
+    let mut txn = site.cluster.begin().await.unwrap();
+    txn.put(key.clone(), value.clone()).unwrap();
+    txn.delete(meta_key::counter_key(DbId(1), info.id(), Counter::RowId))
+        .unwrap();
+    txn.commit().await.unwrap();
+
+    site.restore(&backup(), &options).await;
+    let rows = rows().await;
+    assert_eq!(rows.len(), 2);
+    assert!(rows.contains(&(key, value)));
     site.stop().await;
 }
 

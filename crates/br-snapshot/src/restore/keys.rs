@@ -218,9 +218,9 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
                 .first()
                 .map_or(ApiVersion::V1, |(_, known)| *known);
             Ok(Keys {
+                range: range_of_files(&source).await?,
                 source,
                 file_keys: FileKeys::transactional(version),
-                range: KeyRange::default(),
                 raw: None,
             })
         }
@@ -260,6 +260,29 @@ async fn open(target: &RestoreTarget, options: &RestoreOptions) -> Result<Keys, 
             })
         }
     }
+}
+
+/// From the first key to the last of what was backed up: what lies before or behind it is of others.
+async fn range_of_files(source: &Source) -> Result<KeyRange<RawKey>, RestoreError> {
+    let mut range: Option<KeyRange<RawKey>> = None;
+    source
+        .data_files(async |files| {
+            for KeyRange { start, end } in files.into_iter().map(|file| file.range) {
+                let known = range.get_or_insert_with(|| KeyRange {
+                    start: start.clone(),
+                    end: end.clone(),
+                });
+                if !known.is_before_end(&end) || end.is_empty() {
+                    known.end = end;
+                }
+                if start < known.start {
+                    known.start = start;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(range.unwrap_or_default())
 }
 
 /// In V2, raw keys begin with `r`; the keys of a range that does not would be those of others.

@@ -55,9 +55,12 @@ async fn transactional_keys_come_back() {
     for (key, value) in &expected {
         txn.put(key.clone(), value.clone()).unwrap();
     }
+    // It is not backed up, and does not keep the others from coming back.
+    let behind = RawKey::from(format!("{PREFIX}~behind").into_bytes());
+    txn.put(behind.clone(), b"stays".to_vec()).unwrap();
     txn.commit().await.unwrap();
     let place = on.place("txn");
-    let range = own_keys();
+    let range = KeyRange::<RawKey>::new(PREFIX.as_bytes(), format!("{PREFIX}~").into_bytes());
     let scope = backup::Scope::Txn {
         range: range.clone(),
     };
@@ -70,6 +73,7 @@ async fn transactional_keys_come_back() {
     let snapshot = super::snapshot(&on.cluster).await;
     let found = snapshot.scan_all(&range, usize::MAX).await.unwrap();
     assert!(found.into_iter().eq(expected));
+    assert!(snapshot.get(&behind).await.unwrap().is_some());
     on.finish().await;
 }
 

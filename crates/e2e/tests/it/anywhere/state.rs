@@ -9,6 +9,8 @@ pub(super) type State = BTreeMap<String, String>;
 
 /// Stores hold the safe point of a log by themselves, and let it run out after the task has ended.
 const OF_STORES: &str = "backup-stream-";
+/// PD's own, which a new cluster gets as soon as anybody holds one.
+const OF_PD: &str = "gc_worker";
 
 pub(super) async fn of(cluster: &Cluster) -> State {
     let http = cluster.http();
@@ -52,7 +54,7 @@ async fn safe_points(cluster: &Cluster) -> Vec<String> {
         let is_over = held["expired_at"]
             .as_i64()
             .is_some_and(|at| at.unsigned_abs() < now);
-        if !is_over && !name.starts_with(OF_STORES) {
+        if !is_over && !name.starts_with(OF_STORES) && name != OF_PD {
             names.push(name);
         }
     }

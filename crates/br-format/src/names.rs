@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use br_types::{Cf, RawKey, RegionId, StoreId, TableId};
+use br_types::{Cf, RawKey, RegionId, StoreId, TableId, TimeStamp};
 use sha2::{Digest, Sha256};
 
 /// The first object of a backup; see [`crate::backup_lock`].
@@ -64,21 +64,37 @@ pub fn stats_file(physical_id: TableId) -> String {
     format!("{BACKUPMETA}.schema.stats.{:09}", physical_id.0)
 }
 
-/// The name of a file of finished ranges. `uuid` is a hyphenated UUID; the name has its *text* in
-/// hexadecimal.
-pub fn resume_data(uuid: impl fmt::Display) -> String {
-    format!(
-        "{RESUME_DATA_FOLDER}/{}{RESUME_SUFFIX}",
-        hex::encode(uuid.to_string())
-    )
+/// The name of a file of finished ranges of a backup as of a timestamp. `uuid` is a hyphenated UUID;
+/// the name has its *text* in hexadecimal, as the official tool has it, and the timestamp before it: of
+/// two commands that took over from a dead one at once, each with a timestamp of its own, only one is
+/// believed.
+pub fn resume_data(backup_ts: TimeStamp, uuid: impl fmt::Display) -> String {
+    resume_file(RESUME_DATA_FOLDER, backup_ts, uuid)
 }
 
-/// The name of a file of finished checksums; `uuid` as in [`resume_data`].
-pub fn resume_checksum(uuid: impl fmt::Display) -> String {
-    format!(
-        "{RESUME_CHECKSUM_FOLDER}/{}{RESUME_SUFFIX}",
-        hex::encode(uuid.to_string())
-    )
+/// The name of a file of finished checksums; as [`resume_data`].
+pub fn resume_checksum(backup_ts: TimeStamp, uuid: impl fmt::Display) -> String {
+    resume_file(RESUME_CHECKSUM_FOLDER, backup_ts, uuid)
+}
+
+fn resume_file(folder: &str, backup_ts: TimeStamp, uuid: impl fmt::Display) -> String {
+    let (ts, uuid) = (backup_ts.0, hex::encode(uuid.to_string()));
+    format!("{folder}/{ts:016X}-{uuid}{RESUME_SUFFIX}")
+}
+
+/// Whether a file of one of these folders may be of the backup as of that timestamp; those of the
+/// official tool do not say.
+pub fn is_resume_file_of(name: &str, folder: &str, backup_ts: TimeStamp) -> bool {
+    let rest = name
+        .strip_prefix(folder)
+        .and_then(|rest| rest.strip_prefix('/'));
+    match rest.and_then(|rest| rest.strip_suffix(RESUME_SUFFIX)) {
+        None => false,
+        Some(stem) => match stem.split_once('-') {
+            None => true,
+            Some((ts, _)) => ts == format!("{:016X}", backup_ts.0),
+        },
+    }
 }
 
 /// Whether an object of this name may be written again with other content.
@@ -219,10 +235,14 @@ mod tests {
             stats_file(TableId(107)),
             "backupmeta.schema.stats.000000107"
         );
-        assert_eq!(
-            resume_data("5aa45ed9"),
-            format!("{RESUME_DATA_FOLDER}/3561613435656439.cpt"),
-        );
+        let name = resume_data(TimeStamp(0x1a), "5aa45ed9");
+        let stem = "000000000000001A-3561613435656439";
+        assert_eq!(name, format!("{RESUME_DATA_FOLDER}/{stem}.cpt"));
+        let is_of = |name: &str, ts| is_resume_file_of(name, RESUME_DATA_FOLDER, TimeStamp(ts));
+        assert!(is_of(&name, 0x1a) && !is_of(&name, 0x1b));
+        let official = format!("{RESUME_DATA_FOLDER}/3561613435656439.cpt");
+        assert!(is_of(&official, 0x1a) && !is_of("1/a_write.sst", 0x1a));
+        assert!(!is_of(&format!("{RESUME_CHECKSUM_FOLDER}/35.cpt"), 0x1a));
         assert!(is_overwritable("backupmeta.schema.000000002"));
         assert!(!is_overwritable(BACKUPMETA));
     }

@@ -1,12 +1,12 @@
 use super::*;
 use crate::backupmeta::tests::golden;
 use crate::crypter::{Crypter, Iv, Method};
-use crate::names::{RESUME_LOCK, RESUME_META, resume_data};
+use crate::names::{RESUME_DATA_FOLDER, RESUME_LOCK, RESUME_META};
 
 const DATA_UUID: &str = "5aa45ed9-0bc7-42a7-aba9-93c8aca4d74b";
 
 fn golden_ranges() -> (Vec<u8>, ResumeRanges) {
-    let name = resume_data(DATA_UUID);
+    let name = format!("{RESUME_DATA_FOLDER}/{}.cpt", hex::encode(DATA_UUID));
     let bytes = golden(&format!("interrupted/{name}"));
     let ranges = ResumeRanges::decode(&name, &bytes, &Crypter::plaintext()).unwrap();
     (bytes, ranges)

@@ -94,20 +94,25 @@ impl Resume {
         meta: impl FnOnce() -> ResumeMeta,
     ) -> Result<Resume, BackupError> {
         let elapsed_before_ns = Arc::new(AtomicU64::new(0));
-        let earlier = match found {
-            Some(_) => Some(Earlier {
-                checksums: reader::read_checksums(&storage, &elapsed_before_ns).await?,
-                reader: ResumeReader::open(&storage, crypter.clone(), elapsed_before_ns.clone())
-                    .await?,
-            }),
+        let (earlier, backup_ts) = match found {
+            Some(found) => {
+                let (ts, elapsed) = (found.backup_ts, &elapsed_before_ns);
+                let reader = ResumeReader::open(&storage, crypter.clone(), ts, elapsed.clone());
+                let earlier = Earlier {
+                    checksums: reader::read_checksums(&storage, ts, elapsed).await?,
+                    reader: reader.await?,
+                };
+                (Some(earlier), ts)
+            }
             None => {
-                let meta = meta().encode();
-                storage.write(names::RESUME_META, meta).await?;
+                let meta = meta();
+                storage.write(names::RESUME_META, meta.encode()).await?;
                 kill_point("backup.resume_meta");
-                None
+                (None, meta.backup_ts)
             }
         };
-        let writer = ResumeWriter::start(rt, &storage, crypter, elapsed_before_ns.clone());
+        let elapsed = elapsed_before_ns.clone();
+        let writer = ResumeWriter::start(rt, &storage, crypter, backup_ts, elapsed);
         Ok(Resume {
             storage,
             writer,

@@ -4,7 +4,7 @@
 //! # Ordering and invariants
 //! A range counts only if each of its data files is on the storage in its size. A file that is
 //! damaged is passed by: what it says is done again. One that was written with another key is an
-//! error, as all would be.
+//! error, as all would be. One of another timestamp is of a command that lost the target to this one.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use br_format::{
     resume::{ResumeChecksums, ResumeError, ResumeRange, ResumeRanges},
 };
 use br_storage::{Entry, Storage, StorageError};
-use br_types::TableId;
+use br_types::{TableId, TimeStamp};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 /// Files read at a time; each has at most some MiB.
@@ -55,6 +55,7 @@ impl ResumeReader {
     pub(super) async fn open(
         storage: &Storage,
         crypter: Crypter,
+        backup_ts: TimeStamp,
         elapsed_ns: Arc<AtomicU64>,
     ) -> Result<ResumeReader, ResumeFilesError> {
         let (mut files, mut sizes) = (Vec::new(), HashMap::new());
@@ -63,7 +64,7 @@ impl ResumeReader {
         while let Some(entry) = entries.try_next().await? {
             if names::is_sst(&entry.name) {
                 sizes.insert(hasher.hash_one(&entry.name), entry.size_bytes);
-            } else if is_in(&entry.name, names::RESUME_DATA_FOLDER) {
+            } else if names::is_resume_file_of(&entry.name, names::RESUME_DATA_FOLDER, backup_ts) {
                 files.push(entry);
             }
         }
@@ -123,12 +124,13 @@ impl ResumeReader {
 /// The checksums that earlier commands had computed, and how long they were at work.
 pub(super) async fn read_checksums(
     storage: &Storage,
+    backup_ts: TimeStamp,
     elapsed_ns: &AtomicU64,
 ) -> Result<HashMap<TableId, KvStats>, ResumeFilesError> {
     let mut checksums = HashMap::new();
     let mut entries = storage.list(&format!("{}/", names::RESUME_CHECKSUM_FOLDER));
     while let Some(entry) = entries.try_next().await? {
-        if !is_in(&entry.name, names::RESUME_CHECKSUM_FOLDER) {
+        if !names::is_resume_file_of(&entry.name, names::RESUME_CHECKSUM_FOLDER, backup_ts) {
             continue;
         }
         let bytes = storage.read(&entry.name).await?;
@@ -146,9 +148,4 @@ pub(super) async fn read_checksums(
 fn note_elapsed(longest_ns: &AtomicU64, elapsed: Duration) {
     let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
     longest_ns.fetch_max(elapsed_ns, Ordering::Relaxed);
-}
-
-fn is_in(name: &str, folder: &str) -> bool {
-    let rest = name.strip_prefix(folder);
-    rest.is_some_and(|rest| rest.starts_with('/') && rest.ends_with(names::RESUME_SUFFIX))
 }

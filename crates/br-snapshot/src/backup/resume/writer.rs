@@ -23,6 +23,7 @@ use br_format::{
 };
 use br_rt::{Monotonic, Rt, Task, kill_point};
 use br_storage::{Storage, StorageError};
+use br_types::TimeStamp;
 use tokio::sync::mpsc;
 
 /// How long something that is done may stay unwritten: what an interruption costs.
@@ -55,6 +56,7 @@ struct Work {
     rt: Rt,
     storage: Storage,
     crypter: Crypter,
+    backup_ts: TimeStamp,
     began: Monotonic,
     elapsed_before_ns: Arc<AtomicU64>,
     ranges: Vec<ResumeRange>,
@@ -68,6 +70,7 @@ impl ResumeWriter {
         rt: &Rt,
         storage: &Storage,
         crypter: Crypter,
+        backup_ts: TimeStamp,
         elapsed_before_ns: Arc<AtomicU64>,
     ) -> ResumeWriter {
         let (done, queue) = mpsc::channel(QUEUE);
@@ -76,6 +79,7 @@ impl ResumeWriter {
             rt: rt.clone(),
             storage: storage.clone(),
             crypter,
+            backup_ts,
             began: rt.now(),
             elapsed_before_ns,
             ranges: Vec::new(),
@@ -183,7 +187,7 @@ impl Work {
                 elapsed,
             };
             let bytes = ranges.encode(&self.crypter, &Iv(self.rt.random_bytes()));
-            let name = names::resume_data(self.rt.uuid());
+            let name = names::resume_data(self.backup_ts, self.rt.uuid());
             if let Err(error) = self.storage.write(&name, bytes).await {
                 self.ranges = ranges.ranges;
                 return Err(error);
@@ -196,7 +200,7 @@ impl Work {
                 tables: std::mem::take(&mut self.checksums),
                 elapsed,
             };
-            let name = names::resume_checksum(self.rt.uuid());
+            let name = names::resume_checksum(self.backup_ts, self.rt.uuid());
             if let Err(error) = self.storage.write(&name, checksums.encode()).await {
                 self.checksums = checksums.tables;
                 return Err(error);

@@ -10,7 +10,7 @@
 //! Ids mean nothing by themselves: those of the cluster may be others, and belong to other tables. A
 //! table goes on from the one that has the name which it had at the backup before; the DDL jobs tell
 //! that name, and which tables were made since. A table with neither means that the backup before was
-//! not restored here.
+//! not restored here. If every table has its new name and its id, the backup itself was.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -234,11 +234,6 @@ impl Base {
 
     /// The table that one of the backup goes on from.
     fn origin(&self, past: &Past, id: TableId, name: &Name, has_rows: bool) -> Option<&Found> {
-        // An interrupted restore may have come as far as the new name.
-        let done = self.by_id.get(&id).filter(|found| found.name == *name);
-        if done.is_some() {
-            return done;
-        }
         // A view or sequence that was made again replaces the one of its name.
         if !has_rows {
             return self.named(name);
@@ -272,11 +267,25 @@ fn matched(jobs: &[Job], base: &Base, plan: &mut RestorePlan) -> Result<(), Rest
         .iter()
         .map(|db| db.name.to_lowercase())
         .collect();
+    let name_of = |table: &PlannedTable| {
+        let db = databases.get(table.database).cloned().unwrap_or_default();
+        (db, table.name.to_lowercase())
+    };
+    // All of it was restored before: names are the new ones, and ids those of the backup. Of one table
+    // that says nothing, it may have another one's id by chance.
+    let is_done = |table: &PlannedTable| {
+        let found = base.by_id.get(&table.old_id);
+        found.is_some_and(|found| found.name == name_of(table))
+    };
+    let is_done = plan.tables.iter().all(is_done);
     let mut goes_on = HashSet::new();
     for table in &mut plan.tables {
-        let db = databases.get(table.database).cloned().unwrap_or_default();
-        let name = (db, table.name.to_lowercase());
-        match base.origin(&past, table.old_id, &name, table.has_rows) {
+        let name = name_of(table);
+        let origin = match is_done {
+            true => base.by_id.get(&table.old_id),
+            false => base.origin(&past, table.old_id, &name, table.has_rows),
+        };
+        match origin {
             Some(found) => {
                 goes_on.insert(found.info.id());
                 table.existing = Some(existing(found, &past, table));

@@ -115,6 +115,29 @@ fn a_new_table_is_none_that_has_its_id_by_chance() {
     assert_eq!(origins(&plan), [None, Some(105)]);
 }
 
+/// A table that goes on has, in the cluster, the id of a new one and its new name's old owner. (SIM_SEED=42
+/// of the simulation with incremental backups.)
+#[test]
+fn a_table_goes_on_although_a_new_one_has_its_id_and_name() {
+    // In the source `a` was 101 and became `b`, and then 105 was made as `a`.
+    let create_a = CREATE_X.replace(r#""x""#, r#""a""#);
+    let base = base(&[(105, "a", &[])]);
+    let jobs = [RENAME_A_TO_B, &create_a];
+    let plan = matches(&base, &jobs, &[(101, "b", &[]), (105, "a", &[])]).unwrap();
+    assert_eq!(origins(&plan), [Some(105), None]);
+    assert!(plan.dropped.is_empty());
+}
+
+#[test]
+fn what_was_restored_goes_on_as_it_is() {
+    let create_a = CREATE_X.replace(r#""x""#, r#""a""#);
+    let base = base(&[(101, "b", &[]), (105, "a", &[])]);
+    let jobs = [RENAME_A_TO_B, &create_a];
+    let plan = matches(&base, &jobs, &[(101, "b", &[]), (105, "a", &[])]).unwrap();
+    assert_eq!(origins(&plan), [Some(101), Some(105)]);
+    assert!(plan.dropped.is_empty());
+}
+
 #[test]
 fn a_table_dropped_under_its_new_name_is_dropped() {
     let drop_b = r#"{"type":4,"table_id":101,"schema_name":"s","table_name":"b",

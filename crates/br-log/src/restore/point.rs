@@ -260,6 +260,15 @@ async fn open<'a>(
         (Some(full), None) => {
             let source = restore::Source::open(full.storage.clone(), &options.tables).await?;
             let head = source.head();
+            if head.is_incremental() {
+                // Names and ids of its tables could not be told from those that the log gives them.
+                let text = format!(
+                    "--full-backup-storage has only what changed since {}; the log goes on from the \
+                     full backup as well",
+                    head.last_backup_ts
+                );
+                return Err(PointError::Options(text));
+            }
             new_collations = head.new_collations_enabled;
             origin = Origin::of(&source);
             (head.cluster_id, head.backup_ts)

@@ -235,6 +235,21 @@ async fn one_restore_goes_on_from_another() {
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]
+async fn an_incremental_backup_is_no_beginning() {
+    let site = start().await;
+    let increment = Place::existing(golden().join("incremental"));
+    let log = Place::existing(golden().join("log"));
+    let target = point_target(&site, &increment, &log).await;
+    let refused = Box::pin(restore(&target, &point_options(ALL, mark("mark7")))).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid);
+    let text = refused.to_string();
+    assert!(text.contains("only what changed since"), "{text}");
+    site.stop().await;
+}
+
 /// What we compact ourselves restores to the same rows, in two steps and whatever the point.
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(golden), ignore = "runs with HOLDFAST_GOLDEN=FOLDER make test")]

@@ -32,9 +32,13 @@ pub(crate) async fn compare(
     if work.head.content != Content::Tables {
         return Ok(vec![all_keys(work).await?]);
     }
-    match at.filter(|at| *at > work.head.backup_ts) {
-        None => of_backup(work, plan).await,
-        Some(at) => at_point(work, plan, at).await,
+    let is_backup_alone = at.is_none_or(|at| at <= work.head.backup_ts);
+    match at {
+        // What changed has no sums of its own.
+        Some(at) if !is_backup_alone || work.head.is_incremental() => {
+            at_point(work, plan, at).await
+        }
+        _ => of_backup(work, plan).await,
     }
 }
 
@@ -59,12 +63,15 @@ async fn at_point(
     at: TimeStamp,
 ) -> Result<Vec<Compared>, DrillError> {
     let options = work.options;
-    let layer = Layer {
-        storage: work.sources.backup.storage.clone(),
+    let backups = work.sources.bases.iter().chain([&work.sources.backup]);
+    let layers = backups.map(|place| Layer {
+        storage: place.storage.clone(),
         crypter: options.crypter.clone(),
         compatibility: options.compatibility,
-    };
-    let log = match &work.sources.log {
+    });
+    let layers: Vec<_> = layers.collect();
+    let log = work.sources.log.as_ref();
+    let log = match log.filter(|_| at > work.head.backup_ts) {
         None => None,
         Some(log) => Some(LogLayer {
             log: LogStorage::new(log.storage.clone()),
@@ -74,7 +81,6 @@ async fn at_point(
         }),
     };
     let filter = names(plan)?;
-    let layers = [layer];
     let expected = export::row_sums(
         work.rt,
         &layers,

@@ -63,6 +63,9 @@ pub enum DrillError {
         /// The timestamp of the backup that it goes on top of.
         last_backup_ts: TimeStamp,
     },
+    /// A full backup that is to go on from another.
+    #[error("the backup is a full one and goes on from no other")]
+    NotIncremental,
     /// A log without a backup.
     #[error("there is a log and no backup: a restore begins with a backup")]
     NoBackup,
@@ -133,8 +136,9 @@ impl Classify for DrillError {
         }
         let step = match self {
             DrillError::Incremental { .. } => {
-                "Give a full backup; an incremental one is looked at with --depth checksums."
+                "Give what it goes on from with --base: the full backup, and those between in their order."
             }
+            DrillError::NotIncremental => "Leave --base out.",
             DrillError::NoBackup => "Give the full backup with -s and the log with --log-storage.",
             DrillError::NotProven { .. } => "Choose a point within that window.",
             DrillError::Apart { .. } => {

@@ -12,8 +12,8 @@
 //!
 //! # Ordering and invariants
 //! What is compared is not computed by what is tested: rows at a point come from the offline reader
-//! of backup and log, those of a backup alone from the sums that the stores wrote into its index. Keys
-//! of indexes at a point are made from the rows once more.
+//! of backup and log, and so do those of an incremental backup; those of a full backup alone come from the sums that the
+//! stores wrote into its index. Keys of indexes at a point are made from the rows once more.
 //!
 //! # Cancellation
 //! That of the restore; the cluster is stopped and its folder removed.

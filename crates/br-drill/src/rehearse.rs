@@ -40,7 +40,9 @@ pub struct Place {
 /// What is restored.
 #[derive(Clone)]
 pub struct Sources {
-    /// The full backup.
+    /// What an incremental backup goes on from: the full backup and those between, in their order.
+    pub bases: Vec<Place>,
+    /// The backup.
     pub backup: Place,
     /// The log on top of it.
     pub log: Option<Place>,
@@ -181,10 +183,13 @@ pub async fn rehearse(
     let Some(head) = &looked.head else {
         return Err(DrillError::NoBackup);
     };
-    if head.is_incremental() {
+    if head.is_incremental() && sources.bases.is_empty() {
         return Err(DrillError::Incremental {
             last_backup_ts: head.last_backup_ts,
         });
+    }
+    if !head.is_incremental() && !sources.bases.is_empty() {
+        return Err(DrillError::NotIncremental);
     }
     let scratch = Scratch::create(rt, &options.temp_dir)?;
     let api_version = match head.content {
@@ -221,14 +226,14 @@ impl Work<'_> {
     async fn run(&self, start_took: Duration) -> Result<Rehearsal, DrillError> {
         let clock = PhaseClock::new(self.rt, self.progress);
         let progress: Arc<dyn Progress> = clock.clone();
-        let target = RestoreTarget {
-            cluster: self.site.cluster.clone(),
-            storage: self.sources.backup.storage.clone(),
-            backend: self.sources.backup.backend.clone(),
-            progress,
-        };
-        let (scope, not_restored) = self.scope(&target).await?;
         let started = self.rt.now();
+        for base in &self.sources.bases {
+            let target = self.target(base, &progress);
+            let options = self.restore_options(everything());
+            Box::pin(br_snapshot::restore::restore(&target, &options)).await?;
+        }
+        let target = self.target(&self.sources.backup, &progress);
+        let (scope, not_restored) = self.scope(&target).await?;
         let restored = self.restore(target, scope).await?;
         let restore_took = self.rt.now().since(started);
         let compared = compare::compare(self, &restored.plan, restored.at).await?;
@@ -250,6 +255,15 @@ impl Work<'_> {
         })
     }
 
+    fn target(&self, place: &Place, progress: &Arc<dyn Progress>) -> RestoreTarget {
+        RestoreTarget {
+            cluster: self.site.cluster.clone(),
+            storage: place.storage.clone(),
+            backend: place.backend.clone(),
+            progress: progress.clone(),
+        }
+    }
+
     /// What is restored, and the tables that the sample leaves out.
     async fn scope(&self, target: &RestoreTarget) -> Result<(Scope, Vec<String>), DrillError> {
         match &self.head.content {
@@ -263,15 +277,12 @@ impl Work<'_> {
             }
             Content::Tables => {}
         }
-        let everything = Scope::Full {
-            filter: TableFilter::all(),
-            is_explicit: true,
-        };
         let sample = self.options.sample;
         if sample.is_all() {
-            return Ok((everything, Vec::new()));
+            return Ok((everything(), Vec::new()));
         }
-        let plan = br_snapshot::restore::plan(target, &self.restore_options(everything)).await?;
+        let options = self.restore_options(everything());
+        let plan = br_snapshot::restore::plan(target, &options).await?;
         let mut taken = Vec::new();
         let mut left = Vec::new();
         for table in &plan.tables {
@@ -352,6 +363,13 @@ impl Work<'_> {
                 .collect(),
             plan: done.plan.tables,
         })
+    }
+}
+
+fn everything() -> Scope {
+    Scope::Full {
+        filter: TableFilter::all(),
+        is_explicit: true,
     }
 }
 

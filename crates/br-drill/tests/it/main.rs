@@ -57,6 +57,7 @@ async fn run(
     options: &DrillOptions,
 ) -> Result<Drilled, DrillError> {
     let sources = Sources {
+        bases: Vec::new(),
         backup: place(backup).await,
         log: match log {
             Some(log) => Some(place(log).await),
@@ -113,6 +114,30 @@ async fn a_point_of_the_log_comes_out_with_its_rows_and_nothing_is_left() {
     // The same seed is the same point.
     let at_again = run(&full, Some(&log), &options(temp.path())).await.unwrap();
     assert_eq!(at_again.rehearsal.unwrap().at, Some(at));
+}
+
+/// It has dropped, renamed, truncated and new tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incremental_backup_goes_on_from_its_base() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut sources = Sources {
+        bases: vec![place(&golden("full")).await],
+        backup: place(&golden("incremental")).await,
+        log: None,
+    };
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let (rt, never) = (Rt::real(), CancellationToken::new());
+    let options = options(temp.path());
+    let drilled = Box::pin(drill(&rt, &sources, &options, &progress, &never)).await;
+    let done = drilled.unwrap().rehearsal.unwrap();
+    assert_eq!(done.at, Some(TS1));
+    assert_eq!(done.differences().count(), 0, "{:#?}", done.compared);
+    let is_of = |what: What| done.compared.iter().filter(move |one| one.what == what);
+    let rows: u64 = is_of(What::Rows).map(|one| one.found.total_kvs).sum();
+    assert!(rows > 1000 && is_of(What::IndexKeys).count() > 10, "{rows}");
+    sources.backup = sources.bases[0].clone();
+    let refused = Box::pin(drill(&rt, &sources, &options, &progress, &never)).await;
+    assert!(matches!(refused, Err(DrillError::NotIncremental)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

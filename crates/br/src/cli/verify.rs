@@ -57,6 +57,10 @@ pub(super) struct PlaceFlags {
     /// URL of the log backup on top of the backup.
     #[arg(long, value_name = "URL")]
     log_storage: Option<String>,
+    /// URL of what an incremental backup goes on from, to rehearse its restore: the full backup, and
+    /// then those between in their order.
+    #[arg(long = "base", value_name = "URL")]
+    bases: Vec<String>,
     #[command(flatten)]
     crypter: CrypterFlags,
     #[command(flatten)]
@@ -72,7 +76,16 @@ impl PlaceFlags {
             None => None,
             Some(url) => Some(global.storage.backend_at(url, &self.cloud, Holds::Log)?),
         };
+        let mut bases = Vec::new();
+        for url in &self.bases {
+            let backend = global.storage.backend_at(url, &self.cloud, Holds::Backup)?;
+            bases.push(Place {
+                storage: Storage::open(&session.rt, &backend).await?,
+                backend,
+            });
+        }
         Ok(Sources {
+            bases,
             backup: Place {
                 storage: Storage::open(&session.rt, &backend).await?,
                 backend,

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 
 use super::{
     Datum, RowError, StoredRow,
-    decoder::{Handle, HandleColumns, origin_default},
+    decoder::{Handle, HandleColumns},
+    from_text::{of_text, origin_value},
     index_entry::RowPart,
-    stored_row::{compact, of_text},
+    stored_row::compact,
+    text::upper_hex,
     time::DateTime,
     value::{RowValue, Stored},
 };
@@ -89,12 +91,7 @@ impl RowCopier {
                 Ok(names) => names,
                 Err(why) => return Err(fail(name, &why)),
             };
-            let default = origin_default(column)
-                .ok()
-                .and_then(|default| match default {
-                    None => Some(RowPart::Null),
-                    Some(text) => of_text(&column.field_type, &text),
-                })
+            let default = origin_value(column)
                 .ok_or_else(|| fail(name, "has a default that cannot be read"))?;
             columns.push(Copied {
                 from: column.clone(),
@@ -273,7 +270,10 @@ fn default_of(column: &ColumnInfo, now_unix_s: u64) -> Option<RowPart> {
                 let packed = DateTime::from_unix_s(now_unix_s).to_packed();
                 return Some(RowPart::Bytes(super::index_entry::compact_uint(packed)));
             }
-            of_text(field, &text)
+            match field.is_binary_string() {
+                true => of_text(field, &upper_hex(text.as_bytes())),
+                false => of_text(field, &text),
+            }
         }
         Some(serde_json::Value::Number(number)) => of_text(field, &number.to_string()),
         Some(_) => None,

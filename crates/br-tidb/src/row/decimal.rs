@@ -64,6 +64,47 @@ pub(super) fn read(input: &mut &[u8]) -> Result<String, DecodeError> {
     Ok(out)
 }
 
+/// What [`read`] reads, of a number as text that has at most so many digits. `None`: it is none, or has
+/// more.
+pub(super) fn from_text(text: &str, precision: usize, frac: usize) -> Option<Vec<u8>> {
+    let int = precision.checked_sub(frac).filter(|_| precision > 0)?;
+    let (is_negative, number) = match text.strip_prefix('-') {
+        Some(number) => (true, number),
+        None => (false, text),
+    };
+    let (before, after) = number.split_once('.').unwrap_or((number, ""));
+    let before = match before.trim_start_matches('0') {
+        // The zero before the point need not have room.
+        "" if !number.is_empty() => "",
+        before => before,
+    };
+    let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = before.len() <= int && after.len() <= frac && precision <= DIGITS_MAX;
+    if !fits || number.is_empty() || !is_digits(before) || !is_digits(after) {
+        return None;
+    }
+    let digits = format!("{before:0>int$}{after:0<frac$}");
+    let mut out = vec![u8::try_from(precision).ok()?, u8::try_from(frac).ok()?];
+    let mut rest = digits.as_str();
+    let groups = [int % GROUP].into_iter().chain([GROUP].repeat(int / GROUP));
+    let groups = groups
+        .chain([GROUP].repeat(frac / GROUP))
+        .chain([frac % GROUP]);
+    for len in groups.filter(|len| *len > 0) {
+        let (group, left) = rest.split_at_checked(len)?;
+        let value: u32 = group.parse().ok()?;
+        let bytes = value.to_be_bytes();
+        out.extend_from_slice(bytes.get(bytes.len() - digits_len(len)..)?);
+        rest = left;
+    }
+    let number = out.get_mut(2..)?;
+    *number.first_mut()? ^= 0x80;
+    if is_negative {
+        number.iter_mut().for_each(|byte| *byte = !*byte);
+    }
+    Some(out)
+}
+
 fn digits_len(digits: usize) -> usize {
     digits / GROUP * 4 + GROUP_LEN.get(digits % GROUP).copied().unwrap_or(4)
 }
@@ -102,6 +143,8 @@ mod tests {
         // The example of MySQL's manual: 1234567890.1234 as DECIMAL(14,4).
         assert_eq!(text("0E04810DFB38D204D2").unwrap(), "1234567890.1234");
         assert_eq!(text("0E047EF204C72DFB2D").unwrap(), "-1234567890.1234");
+        let bytes = from_text("-1234567890.1234", 14, 4).unwrap();
+        assert_eq!(bytes, *b"\x0E\x04\x7E\xF2\x04\xC7\x2D\xFB\x2D");
         assert_eq!(text("030280007B").err(), None);
         assert_eq!(text("02018000").unwrap(), "0.0");
         assert_eq!(

@@ -10,6 +10,7 @@ mod decimal;
 mod decoder;
 mod encoder;
 mod error;
+mod from_text;
 mod general_ci;
 mod index_entry;
 mod json;

@@ -7,7 +7,7 @@ use super::{
     index_entry::{RowPart, compact_int, compact_uint, row_of},
     text::{int, uint},
 };
-use crate::schema::{FieldType, tp};
+use crate::schema::FieldType;
 
 /// Values of a row as they are stored, by the column's id; a column that is not among them has the
 /// value that it had when it was added.
@@ -113,36 +113,4 @@ pub(super) fn compact(field: &FieldType, datum: &Datum<'_>) -> Result<RowPart, D
             return Err(DecodeError::new("row", what));
         }
     }))
-}
-
-/// The value of a column that a text gives: a default. `None`: the text says nothing for that type.
-pub(super) fn of_text(field: &FieldType, text: &str) -> Option<RowPart> {
-    let bytes = match field.tp {
-        tp::TINY | tp::SHORT | tp::INT24 | tp::LONG | tp::LONGLONG if field.is_unsigned() => {
-            compact_uint(text.parse().ok()?)
-        }
-        tp::TINY | tp::SHORT | tp::INT24 | tp::LONG | tp::LONGLONG | tp::YEAR => {
-            compact_int(text.parse().ok()?)
-        }
-        tp::FLOAT | tp::DOUBLE => {
-            let mut bytes = Vec::with_capacity(8);
-            br_codec::number::write_f64(&mut bytes, text.parse().ok()?);
-            bytes
-        }
-        tp::ENUM => {
-            let at = field.elems.iter().position(|name| name == text)?;
-            compact_uint(at as u64 + 1)
-        }
-        tp::SET => {
-            let mut bits = 0_u64;
-            for name in text.split(',').filter(|name| !name.is_empty()) {
-                let at = field.elems.iter().position(|known| known == name)?;
-                bits |= 1_u64.checked_shl(u32::try_from(at).ok()?)?;
-            }
-            compact_uint(bits)
-        }
-        _ if field.is_string() && !field.is_binary_string() => text.as_bytes().to_vec(),
-        _ => return None,
-    };
-    Some(RowPart::Bytes(bytes))
 }

@@ -70,6 +70,24 @@ impl DateTime {
         }
     }
 
+    /// What [`Self::text`] gives, or a date alone.
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let (date, time) = text.split_once(' ').unwrap_or((text, "00:00:00"));
+        let mut date = date.split('-').map(number);
+        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+        let (seconds, micros) = seconds_from_text(time)?;
+        let is_date = date.next().is_none() && year < 10_000 && month <= 12 && day <= 31;
+        (is_date && seconds < 86_400).then_some(Self {
+            year,
+            month,
+            day,
+            hour: seconds / 3600,
+            minute: seconds / 60 % 60,
+            second: seconds % 60,
+            micros,
+        })
+    }
+
     /// As rows and keys have it.
     pub(super) const fn to_packed(self) -> u64 {
         let days = (self.year * 13 + self.month) << 5 | self.day;
@@ -109,6 +127,37 @@ pub(super) fn duration_text(nanos: i64, fraction_digits: usize) -> String {
     );
     push_fraction(&mut out, micros % 1_000_000, fraction_digits);
     out
+}
+
+/// The nanoseconds of what [`duration_text`] gives.
+pub(super) fn duration_from_text(text: &str) -> Option<i64> {
+    let (is_negative, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let (seconds, micros) = seconds_from_text(text)?;
+    let nanos = seconds.checked_mul(1_000_000)?.checked_add(micros)?;
+    let nanos = i64::try_from(nanos.checked_mul(1000)?).ok()?;
+    Some(if is_negative { -nanos } else { nanos })
+}
+
+/// Seconds and microseconds of `12:34:56.789`.
+fn seconds_from_text(text: &str) -> Option<(u64, u64)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let mut parts = whole.split(':').map(number);
+    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
+    let is_time = parts.next().is_none() && minute < 60 && second < 60;
+    if !is_time || fraction.len() > 6 {
+        return None;
+    }
+    let seconds = hour.checked_mul(3600)?.checked_add(minute * 60 + second)?;
+    Some((seconds, number(&format!("{fraction:0<6}"))?))
+}
+
+/// Digits and nothing else.
+fn number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
 }
 
 fn push_fraction(out: &mut String, micros: u64, digits: usize) {

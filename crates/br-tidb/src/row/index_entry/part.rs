@@ -10,7 +10,7 @@ use br_codec::{
 
 use super::super::{
     Datum, RowError,
-    decoder::origin_default,
+    from_text::origin_value,
     general_ci,
     text::read_compact,
     value::{RowValue, Stored},
@@ -37,7 +37,7 @@ pub(super) struct Part {
     /// Whether the value has to have it.
     pub(super) restores: bool,
     /// Its value in rows that were there before the column was.
-    default: Option<Datum<'static>>,
+    default: RowPart,
 }
 
 /// How strings sort.
@@ -105,7 +105,9 @@ impl Part {
             prefix,
             sort,
             restores: text.is_restored(),
-            default: origin_datum(column, text)?,
+            default: origin_value(column).ok_or_else(|| {
+                format!("the default that column {name:?} was added with cannot be read")
+            })?,
         })
     }
 
@@ -114,29 +116,37 @@ impl Part {
         row: &RowValue<'_>,
         handle: &[Datum<'_>],
     ) -> Result<Encoded, RowError> {
-        let damaged = |source| RowError::Column {
-            column: self.column.name.original.clone(),
-            source,
-        };
-        let field = &self.column.field_type;
-        match row.column(self.column.id).map_err(damaged)? {
-            Stored::Bytes(stored) if field.tp == tp::NEW_DECIMAL => Ok(Encoded {
-                in_key: [&[DECIMAL_FLAG], stored].concat(),
-                in_row: RowPart::Bytes(stored.to_vec()),
-            }),
-            Stored::Bytes(stored) => {
-                let datum = read_compact(field, stored).map_err(damaged)?;
-                self.encode_datum(&datum, stored)
-            }
+        let stored = row.column(self.column.id);
+        match stored.map_err(|source| self.damaged(source))? {
+            Stored::Bytes(stored) => self.encode_stored(stored),
             Stored::Datum(datum) => self.encode_datum(&datum, &[]),
             Stored::Absent => match self.in_handle.and_then(|at| handle.get(at)) {
                 Some(datum) => self.encode_datum(&self.of_handle(datum), &[]),
                 None => match &self.default {
-                    Some(datum) => self.encode_datum(datum, &[]),
-                    None => Ok(Encoded::null()),
+                    RowPart::Bytes(stored) => self.encode_stored(stored),
+                    RowPart::Null => Ok(Encoded::null()),
                 },
             },
             Stored::Null => Ok(Encoded::null()),
+        }
+    }
+
+    fn encode_stored(&self, stored: &[u8]) -> Result<Encoded, RowError> {
+        let field = &self.column.field_type;
+        if field.tp == tp::NEW_DECIMAL {
+            return Ok(Encoded {
+                in_key: [&[DECIMAL_FLAG], stored].concat(),
+                in_row: RowPart::Bytes(stored.to_vec()),
+            });
+        }
+        let datum = read_compact(field, stored).map_err(|source| self.damaged(source))?;
+        self.encode_datum(&datum, stored)
+    }
+
+    fn damaged(&self, source: DecodeError) -> RowError {
+        RowError::Column {
+            column: self.column.name.original.clone(),
+            source,
         }
     }
 
@@ -185,10 +195,8 @@ impl Part {
                 in_row = cut.to_vec();
             }
             Datum::Decimal(_) | Datum::Json(_) | Datum::Vector(_) => {
-                return Err(RowError::Column {
-                    column: self.column.name.original.clone(),
-                    source: DecodeError::new("index entry", "its value is of an old form"),
-                });
+                let what = "its value is of an old form";
+                return Err(self.damaged(DecodeError::new("index entry", what)));
             }
         }
         Ok(Encoded {
@@ -219,34 +227,6 @@ impl Part {
             Sort::GeneralCi => general_ci::sort_key(without_spaces(bytes)).into(),
         }
     }
-}
-
-/// What rows have of a column that was added after them.
-///
-/// # Errors
-/// Its default value is not an integer and not text: it is known as SQL shows it, not as it is
-/// stored.
-fn origin_datum(column: &ColumnInfo, text: Text) -> Result<Option<Datum<'static>>, String> {
-    let name = &column.name.original;
-    let unreadable = || format!("column {name:?} was added with a default value");
-    let Some(default) = origin_default(column).map_err(|error| error.to_string())? else {
-        return Ok(None);
-    };
-    let field = &column.field_type;
-    let is_integer = matches!(
-        field.tp,
-        tp::TINY | tp::SHORT | tp::INT24 | tp::LONG | tp::LONGLONG
-    );
-    let datum = if is_integer && field.is_unsigned() {
-        default.parse().ok().map(Datum::Uint)
-    } else if is_integer {
-        default.parse().ok().map(Datum::Int)
-    } else if text.is_text && text.is_varying {
-        Some(Datum::Bytes(default.into_bytes().into()))
-    } else {
-        None
-    };
-    datum.map(Some).ok_or_else(unreadable)
 }
 
 /// What a value beside a clustered key has of a column: how many spaces the key left out.

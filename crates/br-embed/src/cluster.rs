@@ -181,7 +181,8 @@ impl Cluster {
             pd.clone(),
             options.api_version,
         );
-        let importer = Importer::open(rt.clone(), parts.engine.clone(), REWRITES_MAX);
+        let (engine, memory) = (parts.engine.clone(), options.store.import_memory_bytes_max);
+        let importer = Importer::open(rt.clone(), engine, REWRITES_MAX, memory);
         let importer = importer.map_err(|source| ClusterError::Io {
             path: parts.engine.scratch_dir().to_owned(),
             source,

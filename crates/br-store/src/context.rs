@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub backup_sst_bytes_max: u64,
     /// Commands of one `BatchCommands` stream that are worked on at the same time.
     pub batch_commands_max: usize,
+    /// Bytes of log files that are held at the same time while they are applied.
+    pub import_memory_bytes_max: u64,
     /// How it backs up its log.
     pub log_backup: LogBackupConfig,
 }
@@ -36,6 +38,8 @@ impl Default for StoreConfig {
             backup_sst_bytes_max: 384 << 20,
             // client-go sends up to 128 commands in one message.
             batch_commands_max: 256,
+            // A few files of the size at which stores flush, as they are stored and opened.
+            import_memory_bytes_max: 1 << 30,
             log_backup: LogBackupConfig::default(),
         }
     }

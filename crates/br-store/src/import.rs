@@ -28,6 +28,7 @@ mod error;
 mod fetch;
 mod file_cache;
 mod ingest;
+mod memory;
 mod mode;
 mod partition_range;
 mod rewrite;
@@ -49,7 +50,7 @@ use br_rt::Rt;
 use tokio::sync::Semaphore;
 
 use self::{
-    file_cache::FileCache, mode::ImportMode, partition_range::PartitionRanges,
+    file_cache::FileCache, memory::Memory, mode::ImportMode, partition_range::PartitionRanges,
     speed_limit::SpeedLimits, staged::Staged, storages::Storages, suspend::Suspension,
 };
 use crate::{engine::Engine, scratch_file::empty_dir};
@@ -76,16 +77,24 @@ pub struct Importer {
     fetches: Semaphore,
     /// Bounds the rewrites at work, and with them their cores.
     rewrites: Semaphore,
+    /// Bounds the log files that are held while they are applied.
+    memory: Memory,
 }
 
 impl Importer {
     /// An importer over an engine; once in a process, before its stores serve. Empties the scratch
     /// folders of import and backup, in which a process that died may have left files.
-    /// `rewrites_max` files are rewritten at the same time at most.
+    /// `rewrites_max` files are rewritten at the same time at most; log files that are applied at the
+    /// same time have `memory_bytes_max` at most, or one of them is larger.
     ///
     /// # Errors
     /// The folders cannot be emptied or made.
-    pub fn open(rt: Rt, engine: Arc<dyn Engine>, rewrites_max: usize) -> io::Result<Importer> {
+    pub fn open(
+        rt: Rt,
+        engine: Arc<dyn Engine>,
+        rewrites_max: usize,
+        memory_bytes_max: u64,
+    ) -> io::Result<Importer> {
         let dir = engine.scratch_dir().join("import");
         let (cache_dir, staged_dir) = (dir.join("cache"), dir.join("staged"));
         empty_dir(&cache_dir)?;
@@ -102,6 +111,7 @@ impl Importer {
             partition_ranges: PartitionRanges::new(rt.clone()),
             fetches: Semaphore::new(FETCHES_MAX),
             rewrites: Semaphore::new(rewrites_max.max(1)),
+            memory: Memory::new(rt.clone(), memory_bytes_max),
             rt,
             engine,
         })

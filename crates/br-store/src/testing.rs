@@ -249,7 +249,7 @@ impl Fixture {
             store_id: StoreId(1),
             storage: Storage::new(rt.clone(), engine.clone(), topology.clone(), api_version),
             topology: topology.clone(),
-            importer: Arc::new(Importer::open(rt.clone(), engine, 2).unwrap()),
+            importer: Arc::new(Importer::open(rt.clone(), engine, 2, 1 << 20).unwrap()),
             rt: rt.clone(),
             log_backup: None,
             config: Arc::new(StoreConfig::default()),

@@ -120,6 +120,9 @@ async fn try_apply(
         if let (Some(keys), Some(encryption)) = (&master_keys, &mut work.file.encryption) {
             keys.open_file_key(encryption).await?;
         }
+        // As it is stored, and opened.
+        let bytes = work.file.span.length.saturating_add(meta.length);
+        let _room = store.importer.memory.room(bytes).await?;
         let mut reads = 0;
         let records;
         (work, records) = loop {

@@ -72,6 +72,9 @@ pub(super) enum ImportError {
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// No memory for what a request holds.
+    #[error("other imports use all the memory that there is for them")]
+    OutOfMemory,
     /// Too many files wait for their ingestion.
     #[error("too many downloaded files wait for their ingestion")]
     TooManyStaged,
@@ -82,7 +85,9 @@ impl ImportError {
     pub(super) fn to_proto(&self) -> import_sstpb::Error {
         let message = self.to_string();
         let store_error = match self {
-            ImportError::TooManyStaged => Some(server_is_busy(&message, 1000)),
+            ImportError::TooManyStaged | ImportError::OutOfMemory => {
+                Some(server_is_busy(&message, 1000))
+            }
             _ => None,
         };
         import_sstpb::Error {

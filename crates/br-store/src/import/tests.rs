@@ -90,7 +90,7 @@ fn a_process_that_died_leaves_nothing() {
         let left = fixture.dir.path().join("scratch/import/staged/left.sst");
         std::fs::write(&left, b"x").unwrap();
         let engine = fixture.store.engine().clone();
-        super::Importer::open(rt, engine, 1).unwrap();
+        super::Importer::open(rt, engine, 1, 1 << 20).unwrap();
         assert!(!left.exists());
     });
 }

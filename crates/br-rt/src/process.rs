@@ -1,19 +1,45 @@
-use std::{cell::RefCell, fmt, fs, path::Path};
+use std::{cell::RefCell, collections::BTreeSet, fmt, fs, future::poll_fn, path::Path, pin::pin};
 
 thread_local! {
     /// Who this thread plays, in a simulation.
     static PLAYED: RefCell<Option<ProcessName>> = const { RefCell::new(None) };
+    /// The numbers of all whom it plays and who live.
+    static LIVING: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// In a simulation, which has one thread: from now on the thread is the process of that number, which
-/// is greater than any that there is; 0: it is itself again. All the others have ended.
-pub fn play_process(pid: u32) {
-    let process = (pid > 0).then(|| ProcessName {
+/// In a simulation, which has one thread: `life` is that of a process with this number, which is
+/// greater than any that there is, and may go on beside others. When it is dropped, the process has
+/// ended.
+pub async fn play_process<T>(pid: u32, life: impl Future<Output = T>) -> T {
+    let _living = Living::begin(pid);
+    let process = ProcessName {
         pid,
         start_ticks: 1,
         ..ProcessName::current()
-    });
-    PLAYED.set(process);
+    };
+    let mut life = pin!(life);
+    poll_fn(|context| {
+        let before = PLAYED.replace(Some(process.clone()));
+        let polled = life.as_mut().poll(context);
+        PLAYED.set(before);
+        polled
+    })
+    .await
+}
+
+struct Living(u32);
+
+impl Living {
+    fn begin(pid: u32) -> Living {
+        LIVING.with_borrow_mut(|living| living.insert(pid));
+        Living(pid)
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        LIVING.with_borrow_mut(|living| living.remove(&self.0));
+    }
 }
 
 /// Which process holds something, told so that another process can see whether it still lives.
@@ -62,7 +88,8 @@ impl ProcessName {
         if !is_known || self.host != here.host || self.pid_space != here.pid_space {
             return false;
         }
-        if *self == here {
+        let is_played = LIVING.with_borrow(|living| living.contains(&self.pid));
+        if *self == here || is_played {
             return false;
         }
         match start_ticks(self.pid) {
@@ -102,6 +129,27 @@ fn start_ticks(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn played_processes_live_side_by_side() {
+        let (one, other) = (1 << 30, (1 << 30) + 1);
+        let named = play_process(one, async {
+            let one = ProcessName::current();
+            let other = play_process(other, async {
+                tokio::task::yield_now().await;
+                assert!(!one.is_surely_dead());
+                ProcessName::current()
+            });
+            let other = other.await;
+            assert!(other != one && other.is_surely_dead());
+            assert_eq!(ProcessName::current(), one);
+            one
+        });
+        let named = named.await;
+        assert_eq!(named.pid, one);
+        assert!(named.is_surely_dead());
+        assert_eq!(ProcessName::current().pid, std::process::id());
+    }
 
     #[test]
     fn the_living_and_the_dead() {

@@ -38,7 +38,7 @@ pub use fault::{CrashPoint, Faults, Outage};
 pub use http::{Traffic, traffic_of_process};
 pub use list::Entry;
 pub use master_keys::{MasterKeys, MasterKeysError, parse_master_key};
-pub use open::{forget_memory, set_memory_faults};
+pub use open::{forget_memory, memory_objects, set_memory_faults};
 pub use read_again::{READS_OF_DAMAGED, read_again};
 pub use sealed::{Rotation, SealKeys, rotate_seal_keys};
 pub use secret::Secret;

@@ -13,11 +13,11 @@ use br_tidb::{
     meta_key::{self, Counter},
     schema::SchemaDiff,
 };
-use br_types::{DbId, RawKey, TableId, TimeStamp};
+use br_types::{DbId, TableId, TimeStamp};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
-use serde_json::json;
 
 use crate::{
+    ddl_job::DdlJob,
     model::{Model, SchemaChange},
     run::{Workload, WorkloadError, lost_to_another},
     schema_generator,
@@ -132,18 +132,20 @@ impl Workload {
                 }
             }
         }
-        let new = planned.changes.iter().filter_map(|(place, table)| {
-            let is_new = model.table(*place).is_none();
-            table.as_ref().map(|table| (is_new, table))
-        });
-        for (is_new, table) in new {
-            if is_new || statement == Statement::AddIndex {
-                let (key, job) = job(statement, table, planned.last_id);
-                txn.put(key, job)?;
-            }
-        }
         put_number(txn, meta_key::NEXT_GLOBAL_ID, planned.last_id)?;
         let version = br_catalog::schema_version(txn.snapshot()).await? + 1;
+        let job = DdlJob {
+            id: planned.last_id,
+            statement,
+            database: self.database(),
+            schema_version: version,
+            finished_ts: txn.start_ts(),
+        };
+        // Nothing tells how such an index was filled.
+        let has_job = statement != Statement::AddIndexOfUnknownOrigin;
+        if let Some((key, value)) = job.entry(model, &planned.changes).filter(|_| has_job) {
+            txn.put(key, value)?;
+        }
         put_number(txn, meta_key::SCHEMA_VERSION, version)?;
         let diff = SchemaDiff::reload_all(version).to_text();
         txn.put(meta_key::schema_diff_key(version), diff.into_bytes())?;
@@ -174,31 +176,6 @@ async fn delete_schema(txn: &mut Transaction, table: &Table) -> Result<(), KvErr
         }
     }
     Ok(())
-}
-
-/// The finished job of a statement that made a table or filled an index by transactions.
-fn job(statement: Statement, table: &Table, id: i64) -> (RawKey, Vec<u8>) {
-    // `ActionCreateTable`, `ActionTruncateTable`, `ActionAddIndex`; `JobStateSynced`,
-    // `ReorgTypeTxn`.
-    let kind = match statement {
-        Statement::Truncate => 11,
-        Statement::AddIndex => 7,
-        _ => 3,
-    };
-    const STATE: i64 = 6;
-    const REORG: i64 = 1;
-    let info: Option<serde_json::Value> = serde_json::from_str(&table.json()).ok();
-    let job = json!({
-        "id": id,
-        "type": kind,
-        "schema_id": table.db.0,
-        "table_id": table.id.0,
-        "state": STATE,
-        "binlog": { "TableInfo": info },
-        "reorg_meta": { "reorg_tp": REORG },
-    });
-    let key = meta_key::hash_key(meta_key::DDL_JOB_HISTORY, &meta_key::job_field(id));
-    (key, job.to_string().into_bytes())
 }
 
 /// What a statement does to one or two tables picked at random.
@@ -245,7 +222,6 @@ fn plan(
                 planned.last_id += 1;
                 *id = TableId(planned.last_id);
             }
-            planned.last_id += 1;
             planned.changes = vec![(place, None), (model.next_place(), Some(new))];
         }
         Statement::Rename => {
@@ -271,10 +247,11 @@ fn plan(
         Statement::AddIndex | Statement::AddIndexOfUnknownOrigin => {
             let table = with_index(rng, table)?;
             planned.new_index = Some(table.indexes.len() - 1);
-            planned.last_id += 1;
             planned.changes = vec![(place, Some(table))];
         }
     }
+    // One for the job.
+    planned.last_id += 1;
     Some(planned)
 }
 

@@ -7,6 +7,7 @@ mod bank;
 pub mod bulk;
 mod check;
 mod ddl;
+mod ddl_job;
 pub mod history;
 mod model;
 mod row;

@@ -11,6 +11,7 @@
 //! One thread, one runtime with paused time, one generator of random numbers: the same seed tells
 //! the same story, event by event. The clock moves when everybody waits.
 
+mod coordinator;
 pub mod disturbance;
 mod load;
 mod operator;
@@ -22,5 +23,6 @@ mod traces_left;
 mod weather;
 mod world;
 
+pub use coordinator::Coordinator;
 pub use story::{Told, run};
 pub use tally::Tally;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use br_rt::Rt;
 use br_types::{Classify, Kind};
-use rand::{RngExt as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::trace::Trace;
 
@@ -32,13 +32,36 @@ pub(crate) struct Operator<'a> {
 }
 
 impl Operator<'_> {
+    /// Runs a command until it succeeds; now and then somebody else runs it too, at the same time.
+    pub(crate) async fn run_by_some<T, E>(
+        &self,
+        name: &str,
+        rng: &mut StdRng,
+        command: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<()>
+    where
+        E: Classify + std::fmt::Display + std::fmt::Debug,
+    {
+        if rng.random_bool(0.7) {
+            return self.run(name, rng, command).await.map(drop);
+        }
+        self.trace.note(format_args!("{name}: by two at once"));
+        let mut other_rng = StdRng::seed_from_u64(rng.random());
+        let other_name = format!("{name} by another");
+        let (one, other) = futures::join!(
+            Box::pin(self.run(name, rng, &command)),
+            Box::pin(self.run(&other_name, &mut other_rng, &command)),
+        );
+        one.and(other).map(drop)
+    }
+
     /// Runs a command until it succeeds. A killed one is dropped where it stands, without a chance to
     /// tidy up.
     pub(crate) async fn run<T, E>(
         &self,
         name: &str,
         rng: &mut StdRng,
-        mut command: impl AsyncFnMut() -> Result<T, E>,
+        command: impl AsyncFn() -> Result<T, E>,
     ) -> Result<T>
     where
         E: Classify + std::fmt::Display + std::fmt::Debug,
@@ -51,10 +74,9 @@ impl Operator<'_> {
             };
             // Another process each time: what the last one left is that of a dead one.
             let pid = u64::from(FIRST_PID) + self.rt.random_below(u64::from(FIRST_PID));
-            br_rt::play_process(u32::try_from(pid).unwrap_or(FIRST_PID));
-            let outcome = self.rt.timeout(lives, Box::pin(command())).await;
-            br_rt::play_process(0);
-            match outcome {
+            let pid = u32::try_from(pid).unwrap_or(FIRST_PID);
+            let life = br_rt::play_process(pid, Box::pin(command()));
+            match self.rt.timeout(lives, life).await {
                 Err(_) => self
                     .trace
                     .note(format_args!("{name}: killed in run {attempt}")),

@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, fmt};
 
 /// What is counted: its name, and what stands in the line of a trace that tells of it.
-const KINDS: [(&str, &str); 18] = [
+const KINDS: [(&str, &str); 21] = [
     ("stories in fair weather", ": fair weather"),
     ("stories in windy weather", ": windy weather"),
     ("stories in a storm", ": storm weather"),
+    ("stories with sealed storages", "storages are sealed"),
+    ("incremental backups", "incremental backup: done in run "),
+    ("commands run by two at once", ": by two at once"),
     ("commands that were killed", ": killed in run "),
     ("commands that failed and were run again", ": Retry: "),
     ("commands that found the place taken", ": Conflict: "),

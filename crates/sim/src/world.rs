@@ -89,6 +89,10 @@ pub(crate) fn draw_options(rt: &Rt, rng: &mut StdRng) -> Options {
     options.region_split_keys = rng.random_range(50..400);
     options.region_split_size_bytes = rng.random_range(16 << 10..256 << 10);
     options.stores = *[1, 3, 3].choose(rng).unwrap_or(&3);
+    if rng.random() {
+        // One file at a time.
+        options.store.import_memory_bytes_max = 1;
+    }
     let log = &mut options.store.log_backup;
     log.min_flush_interval = Duration::from_millis(rng.random_range(500..3000));
     log.file_size_limit_bytes = rng.random_range(4 << 10..4 << 20);

@@ -27,6 +27,11 @@ pub(super) fn open(name: &str) -> (Arc<dyn ObjectStore>, Faults) {
     (memory.objects, memory.faults)
 }
 
+/// The objects of `memory://NAME` as they lie there, sealed or not; for tests.
+pub fn memory_objects(name: &str) -> Arc<dyn ObjectStore> {
+    open(name).0
+}
+
 /// Whoever opens `memory://NAME` from now on meets these faults; for tests.
 pub fn set_memory_faults(name: &str, faults: Faults) {
     stores().entry(name.to_owned()).or_default().faults = faults;

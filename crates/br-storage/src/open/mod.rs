@@ -17,7 +17,7 @@ use object_store::{
 use crate::{Backend, Failure, Faults};
 
 pub(crate) use local::{create_base, failure as local_failure};
-pub use memory::{forget_memory, set_memory_faults};
+pub use memory::{forget_memory, memory_objects, set_memory_faults};
 
 /// A connection is made within this time or tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

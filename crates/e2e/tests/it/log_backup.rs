@@ -3,14 +3,19 @@
 use std::{path::Path, time::Duration};
 
 use br_cluster::Cluster;
-use br_log::{
-    advancer::AdvancerConfig,
-    task::{self, StartRequest},
-};
-use br_rt::{CancellationToken, Task};
+use br_log::task::{self, StartRequest};
 use br_storage::{SendCredentials, Storage};
+use sim::Coordinator;
 
 use crate::site::{Place, Site};
+
+/// Between two looks of the coordinator at the stores.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Starts a coordinator.
+pub(crate) fn coordinate(cluster: &Cluster) -> Coordinator {
+    Coordinator::start(cluster, TICK)
+}
 
 /// Starts a task of that name.
 pub(crate) async fn start_log(site: &Site, folder: &Path, name: &str) {
@@ -25,39 +30,4 @@ pub(crate) async fn start_log(site: &Site, folder: &Path, name: &str) {
     Box::pin(task::start(&site.cluster, &storage, request))
         .await
         .unwrap();
-}
-
-/// The coordinator, which can be lost: its place stays taken until its lease has run out.
-pub(crate) struct Coordinator {
-    cluster: Cluster,
-    running: Option<Task<()>>,
-}
-
-impl Coordinator {
-    pub(crate) fn start(cluster: &Cluster) -> Coordinator {
-        let mut coordinator = Coordinator {
-            cluster: cluster.clone(),
-            running: None,
-        };
-        coordinator.run();
-        coordinator
-    }
-
-    fn run(&mut self) {
-        let config = AdvancerConfig {
-            tick_interval: Duration::from_millis(500),
-            lease_ttl: Duration::from_secs(2),
-            ..AdvancerConfig::new(self.cluster.rt().uuid().to_string())
-        };
-        let (cluster, never) = (self.cluster.clone(), CancellationToken::new());
-        let run = async move { br_log::advancer::run(&cluster, config, &never).await };
-        self.running = Some(self.cluster.rt().spawn(run));
-    }
-
-    pub(crate) async fn lose(&mut self) {
-        // Dropped where it stands.
-        self.running = None;
-        self.cluster.rt().sleep(Duration::from_millis(300)).await;
-        self.run();
-    }
 }

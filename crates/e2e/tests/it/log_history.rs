@@ -24,7 +24,7 @@ use sim::disturbance::Disturbance;
 use tempfile::TempDir;
 
 use crate::{
-    log_backup::{Coordinator, start_log},
+    log_backup::{coordinate, start_log},
     points::{copy, point_options, point_target},
     site::{Place, Site, back_up_tables, options},
 };
@@ -98,7 +98,7 @@ async fn make_history(seed: u64, rng: &mut StdRng) -> History {
         .unwrap();
     let log = tempfile::tempdir().unwrap();
     start_log(&site, log.path(), TASK).await;
-    let mut coordinator = Coordinator::start(&site.cluster);
+    let mut coordinator = coordinate(&site.cluster);
 
     let stop = CancellationToken::new();
     let disturbance = Disturbance {
@@ -177,7 +177,7 @@ async fn collect_claims(
     log: &Path,
     backup_ts: TimeStamp,
     rng: &mut StdRng,
-    coordinator: &mut Coordinator,
+    coordinator: &mut sim::Coordinator,
 ) -> Vec<Claim> {
     let rt = Rt::real();
     let tasks = TaskStore::new(site.cluster.etcd().clone());

@@ -13,7 +13,7 @@ use br_types::{Classify, Kind, TimeStamp};
 use br_workload::{Kinds, Workload, check};
 
 use crate::{
-    log_backup::{Coordinator, start_log},
+    log_backup::{coordinate, start_log},
     points::{point_options, point_target},
     site::{Place, Site, back_up_tables, options},
 };
@@ -42,7 +42,7 @@ async fn a_table_that_is_only_half_there_is_refused() {
     let workload = workload.await.unwrap();
     let log = tempfile::tempdir().unwrap();
     start_log(&site, log.path(), "half").await;
-    let _coordinator = Coordinator::start(&site.cluster);
+    let _coordinator = coordinate(&site.cluster);
     let full = Place::temporary();
     site.back_up(&full, &back_up_tables(&["shop.t1"], Crypter::plaintext()))
         .await;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use br_cluster::{Cluster, KeyPrefix};
+use br_cluster::{Cluster, GcKeeper, GcProtection, GcScope, KeyPrefix};
 use br_embed::Options;
 use br_format::{
     backupmeta::{BackupMeta, Compatibility},
@@ -12,16 +12,15 @@ use br_format::{
     names::BACKUPMETA,
 };
 use br_log::{
-    advancer::AdvancerConfig,
     read::LogStorage,
     status::{StatusRequest, status},
     task::{self, StartRequest, TaskStore},
 };
-use br_rt::{CancellationToken, Rt, Silent, Task};
+use br_rt::{CancellationToken, Rt, Silent};
 use br_snapshot::backup::{
     self, BackupContext, BackupError, BackupOptions, Scope, target::TargetError,
 };
-use br_storage::SendCredentials;
+use br_storage::{SendCredentials, Storage};
 use br_tidb::filter::TableFilter;
 use br_types::TimeStamp;
 use br_workload::{Kinds, Model, Workload};
@@ -29,12 +28,20 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::chaos::Chaos;
 use crate::{
-    load, operator::Operator, place::Place, trace::Trace, traces_left::PdState, weather::Weather,
+    coordinator::Coordinator,
+    load,
+    operator::Operator,
+    place::{Place, Seal},
+    trace::Trace,
+    traces_left::PdState,
+    weather::Weather,
     world::World,
 };
 
 pub(super) const DB: &str = "history";
 const TASK: &str = "history";
+/// Between two looks of the coordinator at the stores.
+const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at the checkpoint.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The checkpoint stands still if it has not passed the last transaction by then.
@@ -43,6 +50,8 @@ const CLAIM_WITHIN: Duration = Duration::from_secs(20 * 60);
 const EARLY_CLAIMS_MAX: usize = 3;
 /// Until the coordinator has seen that a task has ended.
 const SETTLE: Duration = Duration::from_secs(30);
+/// How long GC waits for an incremental backup if nobody renews that.
+const HOLD_TTL: Duration = Duration::from_secs(5 * 60);
 /// TiKV's GC barrier of a task, as `br log start` has it.
 const GC_TTL: Duration = Duration::from_secs(30 * 60);
 
@@ -52,12 +61,26 @@ pub(super) struct Claim {
     pub(super) log: Place,
 }
 
+/// A backup and the moment that it shows.
+pub(super) struct Backup {
+    pub(super) place: Place,
+    pub(super) backup_ts: TimeStamp,
+}
+
 /// What one run left behind.
 pub(super) struct History {
     pub(super) model: Model,
-    pub(super) full: Place,
-    pub(super) backup_ts: TimeStamp,
+    pub(super) full: Backup,
+    /// What changed since.
+    pub(super) increment: Option<Backup>,
     pub(super) claims: Vec<Claim>,
+}
+
+/// What was stored of it.
+struct Kept {
+    full: Backup,
+    increment: Option<Backup>,
+    claims: Vec<Claim>,
 }
 
 /// What the parts of a history work with.
@@ -65,9 +88,9 @@ struct Parts<'a> {
     rt: &'a Rt,
     trace: &'a Trace,
     client: Cluster,
-    full: Place,
     log: Place,
-    corruption: bool,
+    seal: Option<Seal>,
+    weather: &'a Weather,
 }
 
 impl History {
@@ -86,15 +109,18 @@ impl History {
         };
         let before = PdState::of(&world).await?;
         let workload = Workload::create(&world.client, kinds, seed, DB, None).await?;
+        let seal = rng.random_bool(0.3).then(Seal::new).transpose()?;
+        if seal.is_some() {
+            trace.note("storages are sealed");
+        }
         let parts = Parts {
             rt,
             trace,
             client: world.client.clone(),
-            full: Place::new(rt, "full"),
-            log: Place::new(rt, "log"),
-            corruption: weather.corrupts(),
+            log: Place::new(rt, "log", seal.as_ref()).await?,
+            seal,
+            weather,
         };
-        parts.full.set_faults(&weather.storage);
         parts.log.set_faults(&weather.storage);
         set_network(rt, weather);
         let lasts = Duration::from_millis(rng.random_range(3_000..12_000));
@@ -117,7 +143,7 @@ impl History {
         let chaos = chaos.run(&mut world, trace, &mut chaos_rng, &stop);
         let (story, load, chaos) = futures::join!(Box::pin(story), load, Box::pin(chaos));
         load?;
-        let (backup_ts, claims) = story?;
+        let kept = story?;
         chaos?;
         set_network(rt, &Weather::fair());
         before
@@ -127,9 +153,9 @@ impl History {
         trace.note("nothing is left in PD");
         Ok(History {
             model: workload.model(),
-            full: parts.full,
-            backup_ts,
-            claims,
+            full: kept.full,
+            increment: kept.increment,
+            claims: kept.claims,
         })
     }
 }
@@ -157,13 +183,28 @@ impl Parts<'_> {
         workload: &Workload,
         rng: &mut StdRng,
         loaded: &CancellationToken,
-    ) -> Result<(TimeStamp, Vec<Claim>)> {
+    ) -> Result<Kept> {
         let mut log_rng = fork(rng);
         Box::pin(self.start_log(&mut log_rng)).await?;
-        let mut coordinator = Coordinator::start(&self.client);
-        let backup_ts = Box::pin(self.back_up(rng)).await?;
+        let mut coordinator = Coordinator::start(&self.client, TICK);
+        self.pause(rng).await;
+        let keeper = match rng.random_bool(0.4) {
+            true => Some(self.hold_gc(rng).await?),
+            false => None,
+        };
+        let full = Box::pin(self.back_up(None, rng)).await?;
+        let increment = match keeper {
+            Some(keeper) => {
+                self.pause(rng).await;
+                let increment = Box::pin(self.back_up(Some(full.backup_ts), rng)).await?;
+                // It lapses if PD is out of reach just now.
+                let _ = keeper.close().await;
+                Some(increment)
+            }
+            None => None,
+        };
         let claims = self
-            .watch(workload, backup_ts, rng, &mut coordinator, loaded)
+            .watch(workload, full.backup_ts, rng, &mut coordinator, loaded)
             .await?;
         let operator = self.operator(false);
         let stop = async || task::stop(&self.client, TASK).await;
@@ -171,7 +212,31 @@ impl Parts<'_> {
         // Its coordinator gives its barrier back.
         self.rt.sleep(SETTLE).await;
         drop(coordinator);
-        Ok((backup_ts, claims))
+        Ok(Kept {
+            full,
+            increment,
+            claims,
+        })
+    }
+
+    async fn pause(&self, rng: &mut StdRng) {
+        let pause = Duration::from_millis(rng.random_range(0..6_000));
+        self.rt.sleep(pause).await;
+    }
+
+    /// Keeps the versions that the next backup tells apart, as a longer `tidb_gc_life_time` does.
+    async fn hold_gc(&self, rng: &mut StdRng) -> Result<GcKeeper> {
+        let hold = async || {
+            let ts = self.client.pd().tso().await?;
+            let protection = GcProtection {
+                scope: GcScope::Cluster,
+                id: "until the next backup".to_owned(),
+                ts,
+                ttl: HOLD_TTL,
+            };
+            GcKeeper::start(self.client.pd(), protection).await
+        };
+        self.operator(false).run("hold GC", rng, hold).await
     }
 
     fn operator(&self, kills: bool) -> Operator<'_> {
@@ -179,13 +244,13 @@ impl Parts<'_> {
             rt: self.rt,
             trace: self.trace,
             kills,
-            corruption: self.corruption,
+            corruption: self.weather.corrupts(),
         }
     }
 
     async fn start_log(&self, rng: &mut StdRng) -> Result<()> {
         let start = async || {
-            let storage = br_storage::Storage::create_base(self.rt, &self.log.backend).await;
+            let storage = Storage::create_base(self.rt, &self.log.backend).await;
             let storage = storage.map_err(task::TaskError::from)?;
             let request = StartRequest {
                 name: TaskName::new(TASK).expect("a name"),
@@ -207,33 +272,44 @@ impl Parts<'_> {
         self.operator(false).run("log start", rng, start).await
     }
 
-    async fn back_up(&self, rng: &mut StdRng) -> Result<TimeStamp> {
-        self.rt
-            .sleep(Duration::from_millis(rng.random_range(0..6_000)))
-            .await;
+    /// Takes a backup, of what has changed since then.
+    async fn back_up(&self, since: Option<TimeStamp>, rng: &mut StdRng) -> Result<Backup> {
+        let (name, purpose) = match since {
+            None => ("backup", "full"),
+            Some(_) => ("incremental backup", "increment"),
+        };
+        let place = Place::new(self.rt, purpose, self.seal.as_ref()).await?;
+        place.set_faults(&self.weather.storage);
         let scope = Scope::Full {
             filter: filter(&format!("{DB}.*"))?,
         };
         let mut options = BackupOptions::new(scope, "sim");
+        options.last_backup_ts = since;
         options.crypter = Crypter::plaintext();
         options.checksum = rng.random();
-        let context = BackupContext {
-            cluster: self.client.clone(),
-            key_prefix: KeyPrefix::default(),
-            storage: self.full.open(self.rt).await?,
-            backend: self.full.backend.clone(),
-            progress: Arc::new(Silent),
+        let command = async || {
+            let storage = Storage::create_base(self.rt, &place.backend).await;
+            let context = BackupContext {
+                cluster: self.client.clone(),
+                key_prefix: KeyPrefix::default(),
+                storage: storage.map_err(TargetError::from)?,
+                backend: place.backend.clone(),
+                progress: Arc::new(Silent),
+            };
+            match Box::pin(backup::run(&context, &options)).await {
+                // It died, or lost sight of PD, when all but the tidying up was done.
+                Err(BackupError::Target(TargetError::HasBackup { .. })) => Ok(()),
+                done => done.map(drop),
+            }
         };
-        let command = async || match Box::pin(backup::run(&context, &options)).await {
-            // It died, or lost sight of PD, when all but the tidying up was done.
-            Err(BackupError::Target(TargetError::HasBackup { .. })) => Ok(()),
-            done => done.map(drop),
-        };
-        self.operator(true).run("backup", rng, command).await?;
-        let storage = self.full.look(self.rt).await?;
-        let bytes = storage.read(BACKUPMETA).await?;
+        let operator = self.operator(true);
+        operator.run_by_some(name, rng, command).await?;
+        let bytes = place.look(self.rt).await?.read(BACKUPMETA).await?;
         let meta = BackupMeta::decode(bytes, &Crypter::plaintext(), Compatibility::Strict)?;
-        Ok(meta.head.backup_ts)
+        Ok(Backup {
+            place,
+            backup_ts: meta.head.backup_ts,
+        })
     }
 
     /// Watches the checkpoint and keeps the log as it is at some of its values; loses the coordinator
@@ -295,40 +371,5 @@ impl Parts<'_> {
                 bail!("the checkpoint stands at {on_storage} (in PD {last}): {why:?}");
             }
         }
-    }
-}
-
-/// The coordinator, which can be lost: its place stays taken until its lease has run out.
-struct Coordinator {
-    cluster: Cluster,
-    running: Option<Task<()>>,
-}
-
-impl Coordinator {
-    fn start(cluster: &Cluster) -> Coordinator {
-        let mut coordinator = Coordinator {
-            cluster: cluster.clone(),
-            running: None,
-        };
-        coordinator.run();
-        coordinator
-    }
-
-    fn run(&mut self) {
-        let config = AdvancerConfig {
-            tick_interval: Duration::from_secs(1),
-            lease_ttl: Duration::from_secs(3),
-            ..AdvancerConfig::new(self.cluster.rt().uuid().to_string())
-        };
-        let (cluster, never) = (self.cluster.clone(), CancellationToken::new());
-        let run = async move { br_log::advancer::run(&cluster, config, &never).await };
-        self.running = Some(self.cluster.rt().spawn(run));
-    }
-
-    async fn lose(&mut self) {
-        // Dropped where it stands.
-        self.running = None;
-        self.cluster.rt().sleep(Duration::from_millis(300)).await;
-        self.run();
     }
 }

@@ -48,7 +48,7 @@ async fn truncate(
     rng: &mut StdRng,
 ) -> Result<()> {
     let bounds = LogStorage::new(claim.log.look(rt).await?).bounds().await?;
-    let until = TimeStamp(rng.random_range(bounds.min_ts.0..=history.backup_ts.0));
+    let until = TimeStamp(rng.random_range(bounds.min_ts.0..=history.full.backup_ts.0));
     operator.trace.note(format_args!("truncate until {until}"));
     let storage = claim.log.open(rt).await?;
     let never = CancellationToken::new();
@@ -70,7 +70,7 @@ async fn truncate(
         let truncation = Truncation::begin(request, options).await?;
         truncation.run(&progress).await.map(drop)
     };
-    operator.run("log truncate", rng, command).await
+    operator.run_by_some("log truncate", rng, command).await
 }
 
 async fn compact_some(
@@ -107,5 +107,5 @@ async fn compact_some(
         options.until_ts
     ));
     let command = async || compact(&target, &options).await.map(drop);
-    operator.run("log compact", rng, command).await
+    operator.run_by_some("log compact", rng, command).await
 }

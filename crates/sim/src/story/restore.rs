@@ -1,6 +1,6 @@
 //! Restores into another cluster: of the backup alone, and of what was claimed.
 
-use std::{path::Path, sync::Arc};
+use std::{cell::Cell, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use br_engine::{RocksSstFiles, SstCompression, SstOptions};
@@ -13,12 +13,15 @@ use rand::{RngExt as _, rngs::StdRng};
 
 use super::{
     elsewhere::Elsewhere,
-    history::{Claim, DB, History, filter},
+    history::{Backup, Claim, DB, History, filter},
     log_care,
 };
 use crate::{operator::Operator, trace::Trace, weather::Weather, world::World};
 
-/// Restores the backup, and compares.
+/// Far less than a log of a story needs.
+const SORT_MEMORY_BYTES_LITTLE: usize = 64 << 10;
+
+/// Restores the backup and, if there is one, the incremental one that goes on from it; compares.
 pub(super) async fn restore_backup(
     rt: &Rt,
     trace: &Trace,
@@ -28,32 +31,49 @@ pub(super) async fn restore_backup(
 ) -> Result<()> {
     trace.note(format_args!("restore the backup, {} weather", weather.name));
     let mut elsewhere = Box::pin(Elsewhere::start(rt, weather, rng)).await?;
-    history.full.set_faults(&weather.storage);
     let operator = Operator {
         rt,
         trace,
         kills: true,
         corruption: weather.corrupts(),
     };
-    let target = full_target(rt, &elsewhere.world, history).await?;
+    let mut last = &history.full;
+    last.place.set_faults(&weather.storage);
+    let target = full_target(rt, &elsewhere.world, last).await?;
     let options = table_options(rng)?;
-    let work = async |rng: &mut StdRng| {
-        let mut runs = 0;
+    let work = restore_tables("restore", &operator, &target, &options);
+    elsewhere.disturbed(trace, rng, work).await?;
+    if let Some(increment) = &history.increment {
+        last = increment;
+        last.place.set_faults(&weather.storage);
+        let target = full_target(rt, &elsewhere.world, last).await?;
+        let work = restore_tables("restore increment", &operator, &target, &options);
+        let done = elsewhere.disturbed(trace, rng, work).await;
+        done.context("the increment")?;
+    }
+    elsewhere.compare(rt, trace, history, last.backup_ts).await
+}
+
+fn restore_tables(
+    name: &str,
+    operator: &Operator<'_>,
+    target: &RestoreTarget,
+    options: &RestoreOptions,
+) -> impl AsyncFnOnce(&mut StdRng) -> Result<()> {
+    async move |rng: &mut StdRng| {
+        let runs = Cell::new(0);
         let command = async || {
-            runs += 1;
-            let restore = br_snapshot::restore::restore(&target, &options);
+            runs.set(runs.get() + 1);
+            let restore = br_snapshot::restore::restore(target, options);
             match Box::pin(restore).await {
-                // An earlier run was killed, or lost sight of PD, right after the last step.
-                Err(RestoreError::TablesExist { .. }) if runs > 1 => Ok(()),
+                // An earlier run was killed, or lost sight of PD, right after the last step; or
+                // another one has done it.
+                Err(RestoreError::TablesExist { .. }) if runs.get() > 1 => Ok(()),
                 done => done.map(drop),
             }
         };
-        operator.run("restore", rng, command).await
-    };
-    elsewhere.disturbed(trace, rng, work).await?;
-    elsewhere
-        .compare(rt, trace, history, history.backup_ts)
-        .await
+        operator.run_by_some(name, rng, command).await
+    }
 }
 
 /// Restores the claim itself, or a point between it and the backup, and compares.
@@ -68,7 +88,7 @@ pub(super) async fn restore_claim(
     let at = if rng.random() {
         claim.checkpoint_ts
     } else {
-        TimeStamp(rng.random_range(history.backup_ts.0..=claim.checkpoint_ts.0))
+        TimeStamp(rng.random_range(history.full.backup_ts.0..=claim.checkpoint_ts.0))
     };
     let what = format!("at {at}, claimed {}", claim.checkpoint_ts);
     trace.note(format_args!("restore {what}, {} weather", weather.name));
@@ -81,24 +101,26 @@ pub(super) async fn restore_claim(
     };
     claim.log.set_faults(&Weather::fair().storage);
     let is_compacted = log_care::take_care(rt, &operator, history, claim, rng).await?;
-    history.full.set_faults(&weather.storage);
+    history.full.place.set_faults(&weather.storage);
     claim.log.set_faults(&weather.storage);
-    let target = point_target(rt, &elsewhere.world, history, claim).await?;
+    let target = point_target(rt, &elsewhere.world, &history.full, claim).await?;
     // Of its own: other runs of this process would take it for that of a dead process.
     let scratch = tempfile::tempdir()?;
     // Stores read no compactions.
     let options = point_options(at, !is_compacted, scratch.path(), rng)?;
     let work = async |rng: &mut StdRng| {
-        let mut runs = 0;
+        let runs = Cell::new(0);
         let command = async || {
-            runs += 1;
+            runs.set(runs.get() + 1);
             let restore = br_log::restore::restore(&target, &options);
             match Box::pin(restore).await {
-                Err(PointError::Restore(RestoreError::TablesExist { .. })) if runs > 1 => Ok(()),
+                Err(PointError::Restore(RestoreError::TablesExist { .. })) if runs.get() > 1 => {
+                    Ok(())
+                }
                 done => done.map(drop),
             }
         };
-        operator.run("restore point", rng, command).await
+        operator.run_by_some("restore point", rng, command).await
     };
     let done = elsewhere.disturbed(trace, rng, work).await;
     done.with_context(|| what.clone())?;
@@ -106,25 +128,20 @@ pub(super) async fn restore_claim(
     compared.context(what)
 }
 
-async fn full_target(rt: &Rt, world: &World, history: &History) -> Result<RestoreTarget> {
+async fn full_target(rt: &Rt, world: &World, backup: &Backup) -> Result<RestoreTarget> {
     Ok(RestoreTarget {
         cluster: world.client.clone(),
-        storage: history.full.open(rt).await?,
-        backend: history.full.backend.clone(),
+        storage: backup.place.open(rt).await?,
+        backend: backup.place.backend.clone(),
         progress: Arc::new(Silent),
     })
 }
 
-async fn point_target(
-    rt: &Rt,
-    world: &World,
-    history: &History,
-    claim: &Claim,
-) -> Result<PointTarget> {
+async fn point_target(rt: &Rt, world: &World, base: &Backup, claim: &Claim) -> Result<PointTarget> {
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     Ok(PointTarget {
         cluster: world.client.clone(),
-        full: Some(full_target(rt, world, history).await?),
+        full: Some(full_target(rt, world, base).await?),
         log: claim.log.open(rt).await?,
         log_backend: claim.log.backend.clone(),
         ssts: Arc::new(RocksSstFiles::new(SstOptions {
@@ -155,6 +172,11 @@ fn point_options(
         temp_dir: temp_dir.to_owned(),
         ..PointOptions::new(table_options(rng)?)
     };
+    if rng.random() {
+        // Everything goes through files.
+        options.sort_memory_bytes = SORT_MEMORY_BYTES_LITTLE;
+        options.files_held_max = 2;
+    }
     if applies && rng.random_bool(0.25) {
         options.method = Method::Apply {
             batch_files: 8,

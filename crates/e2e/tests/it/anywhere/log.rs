@@ -19,7 +19,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Anywhere, clear, own, tables::split_and_spread};
 use crate::{
-    log_backup::Coordinator,
+    log_backup::coordinate,
     log_tasks,
     points::{point_options, point_target_in, sst_files},
     site::{Place, back_up, back_up_tables},
@@ -96,7 +96,7 @@ async fn any_point_of_a_log_comes_back() {
         .unwrap();
     let (log, full) = (on.place("log"), on.place("full"));
     start(&on.cluster, &on.places[log], &task).await;
-    let coordinator = Coordinator::start(&on.cluster);
+    let coordinator = coordinate(&on.cluster);
     let stop = CancellationToken::new();
     let story = async {
         on.cluster.rt().sleep(LOAD).await;

@@ -13,7 +13,7 @@ use super::{
     sql::{Contents, Sql, assert_equal},
 };
 use crate::{
-    log_backup::Coordinator,
+    log_backup::coordinate,
     points::{point_options, point_target_in},
     site::{back_up, back_up_tables, restore_from, restore_tables},
 };
@@ -181,7 +181,7 @@ async fn points_between_statements_come_back() {
     let (place, task) = (on.place("log"), own("task"));
     log::start(&on.cluster, &on.places[place], &task).await;
     // Stands aside: TiDB coordinates.
-    let coordinator = Coordinator::start(&on.cluster);
+    let coordinator = coordinate(&on.cluster);
     sql.run_all(&script(SCHEMAS)).await;
     sql.run_all(&script(ROWS)).await;
     let mut backups = Vec::new();

@@ -7,10 +7,9 @@ use br_snapshot::backup::{self, BackupContext, BackupOptions, BackupTime, Scope,
 use br_storage::{Backend, Storage};
 use br_types::TimeStamp;
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::tz::TimeZone;
 
 use super::{
-    common_flags::CommonFlags,
+    common_flags::{CommonFlags, given_timestamp},
     global_flags::GlobalFlags,
     keys::{KeyFlags, RawFlags},
     session::Session,
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     edge::{CommandError, Outcome},
     summary,
-    value::{Switch, parse_duration, parse_timestamp},
+    value::{Switch, parse_duration},
 };
 
 /// `br backup`.
@@ -268,15 +267,7 @@ impl BackupFlags {
             ("", Duration::ZERO) => Ok(BackupTime::Now),
             ("", ago) => Ok(BackupTime::Ago(ago)),
             // As in the official tool, the timestamp goes before the age.
-            (text, _) => {
-                let ts = parse_timestamp(text, &TimeZone::system()).map_err(|reason| {
-                    CommandError::invalid(
-                        format!("--backupts {text:?} is wrong: {reason}"),
-                        "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
-                    )
-                })?;
-                Ok(BackupTime::At(ts))
-            }
+            (text, _) => given_timestamp("--backupts", text).map(BackupTime::At),
         }
     }
 

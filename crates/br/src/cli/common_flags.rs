@@ -1,10 +1,12 @@
 use br_format::crypter::{Crypter, Method};
+use br_types::TimeStamp;
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use super::master_key_flags::MasterKeyFlags;
 use crate::{
     edge::{CommandError, Outcome},
-    value::Switch,
+    value::{Switch, parse_timestamp},
 };
 
 /// Flags of backup and restore.
@@ -142,4 +144,22 @@ fn crypter(prefix: &str, method: &str, key: &str, file: &str) -> Outcome<Crypter
             "pass one of them",
         )),
     }
+}
+
+/// The timestamp of a flag; `None` if it is not given, or empty.
+pub(super) fn timestamp(flag: &str, text: &str) -> Outcome<Option<TimeStamp>> {
+    match text {
+        "" => Ok(None),
+        text => given_timestamp(flag, text).map(Some),
+    }
+}
+
+/// The timestamp of a flag that is given.
+pub(super) fn given_timestamp(flag: &str, text: &str) -> Outcome<TimeStamp> {
+    parse_timestamp(text, &TimeZone::system()).map_err(|reason| {
+        CommandError::invalid(
+            format!("{flag} {text:?} is wrong: {reason}"),
+            "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
+        )
+    })
 }

@@ -2,14 +2,11 @@ use std::path::PathBuf;
 
 use br_drill::{DrillOptions, RehearsalOptions};
 use clap::Args;
-use jiff::tz::TimeZone;
 
-use super::{global_flags::GlobalFlags, session::Session, verify::PlaceFlags};
-use crate::{
-    edge::{CommandError, Outcome},
-    summary,
-    value::parse_timestamp,
+use super::{
+    common_flags::given_timestamp, global_flags::GlobalFlags, session::Session, verify::PlaceFlags,
 };
+use crate::{edge::Outcome, summary};
 
 /// `br drill`.
 #[derive(Args)]
@@ -32,14 +29,7 @@ pub(super) struct DrillCommand {
 
 impl DrillCommand {
     pub(super) async fn run(&self, global: &GlobalFlags, session: &Session) -> Outcome {
-        let at = self.at.as_deref().map(|text| {
-            parse_timestamp(text, &TimeZone::system()).map_err(|reason| {
-                CommandError::invalid(
-                    format!("--at {text:?} is wrong: {reason}"),
-                    "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
-                )
-            })
-        });
+        let at = self.at.as_deref().map(|at| given_timestamp("--at", at));
         let options = DrillOptions {
             rehearsal: RehearsalOptions {
                 at: at.transpose()?,

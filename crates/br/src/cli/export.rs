@@ -5,20 +5,15 @@ use br_inspect::export::{self, ExportOptions, Format, Layer, LogLayer, SORT_MEMO
 use br_log::read::LogStorage;
 use br_storage::Storage;
 use clap::{Args, ValueEnum};
-use jiff::tz::TimeZone;
 
 use super::{
-    common_flags::{CrypterFlags, LogCrypterFlags},
+    common_flags::{CrypterFlags, LogCrypterFlags, given_timestamp},
     global_flags::GlobalFlags,
     session::Session,
     storage_flags::{CloudFlags, Holds},
     tables::FilterFlags,
 };
-use crate::{
-    edge::{CommandError, Outcome},
-    summary,
-    value::parse_timestamp,
-};
+use crate::{edge::Outcome, summary};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum FormatName {
@@ -95,14 +90,7 @@ impl ExportCommand {
     }
 
     fn options(&self, log: Option<LogLayer>) -> Outcome<ExportOptions> {
-        let at = self.at.as_deref().map(|text| {
-            parse_timestamp(text, &TimeZone::system()).map_err(|reason| {
-                CommandError::invalid(
-                    format!("--at {text:?} is wrong: {reason}"),
-                    "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
-                )
-            })
-        });
+        let at = self.at.as_deref().map(|at| given_timestamp("--at", at));
         Ok(ExportOptions {
             filter: self.filter.filter(&["*.*"])?,
             at: at.transpose()?,

@@ -1,20 +1,16 @@
 use std::{path::PathBuf, sync::Arc};
 
 use br_engine::{RocksSstFiles, SstCompression, SstOptions};
-use br_format::crypter::{Crypter, Method as CipherMethod};
 use br_log::restore::{
     self, LeftOutIndex, Method, PointOptions, PointTarget, SORT_MEMORY_BYTES_DEFAULT,
 };
 use br_snapshot::restore::{RestoreOptions, RestoreTarget, Scope};
 use br_storage::{Backend, SendCredentials, Storage};
-use br_types::TimeStamp;
 use clap::Args;
-use jiff::tz::TimeZone;
 
 use super::{
-    common_flags::CommonFlags,
+    common_flags::{CommonFlags, LogCrypterFlags, timestamp},
     global_flags::GlobalFlags,
-    master_key_flags::MasterKeyFlags,
     restore::FILTER_DEFAULT,
     session::Session,
     storage_flags::{CloudFlags, Holds},
@@ -23,7 +19,7 @@ use super::{
 use crate::{
     edge::{CommandError, Outcome},
     summary,
-    value::{Switch, parse_timestamp},
+    value::Switch,
 };
 
 /// How ingested files are compressed: compaction rewrites them soon.
@@ -88,31 +84,8 @@ pub(super) struct PointFlags {
     /// Objects of the log's metadata that are read at once.
     #[arg(long, default_value = "128", hide = true, value_name = "N")]
     metadata_download_batch_size: usize,
-    /// How the log is encrypted: plaintext, aes128-ctr, aes192-ctr or aes256-ctr.
-    #[arg(
-        long = "log.crypter.method",
-        default_value = "plaintext",
-        value_name = "METHOD"
-    )]
-    log_crypter_method: String,
-    /// The key of the log, hexadecimal.
-    #[arg(
-        long = "log.crypter.key",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "HEX"
-    )]
-    log_crypter_key: String,
-    /// A file with the key of the log, hexadecimal.
-    #[arg(
-        long = "log.crypter.key-file",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "FILE"
-    )]
-    log_crypter_key_file: String,
     #[command(flatten)]
-    master_keys: MasterKeyFlags,
+    log_crypter: LogCrypterFlags,
 }
 
 impl PointFlags {
@@ -159,7 +132,7 @@ impl PointFlags {
         let options = self.options(global, tables)?;
         let log_backend = global.storage.backend(cloud, Holds::Log)?;
         let log = Storage::open(&session.rt, &log_backend).await?;
-        let log = self.master_keys.with_keys(log, session).await?;
+        let log = self.log_crypter.master_keys.with_keys(log, session).await?;
         let full = self.full_backup(global, session, cloud).await?;
         let cluster = global.cluster.connect(session).await?;
         let progress = Arc::clone(session.display.progress());
@@ -252,7 +225,7 @@ impl PointFlags {
         Ok(PointOptions {
             start_ts,
             restored_ts: timestamp("--restored-ts", &self.restored_ts)?,
-            log_crypter: self.log_crypter()?,
+            log_crypter: self.log_crypter.crypter()?,
             newest_only: self.retain_latest_mvcc_version.0,
             meta_reads: self.metadata_download_batch_size.max(1),
             method,
@@ -264,45 +237,4 @@ impl PointFlags {
             ..PointOptions::new(tables)
         })
     }
-
-    fn log_crypter(&self) -> Outcome<Crypter> {
-        let method: CipherMethod = self.log_crypter_method.to_ascii_lowercase().parse()?;
-        if method == CipherMethod::Plaintext {
-            return Ok(Crypter::plaintext());
-        }
-        match (
-            self.log_crypter_key.as_str(),
-            self.log_crypter_key_file.as_str(),
-        ) {
-            ("", "") => Err(CommandError::invalid(
-                format!("the method {method} of the log needs a key"),
-                "pass --log.crypter.key or --log.crypter.key-file",
-            )),
-            (key, "") => Ok(Crypter::from_hex(method, key)?),
-            ("", file) => {
-                let text = std::fs::read(file).map_err(|error| {
-                    CommandError::system(format_args!("cannot read the key file {file}"), &error)
-                })?;
-                Ok(Crypter::from_key_file(method, &text)?)
-            }
-            _ => Err(CommandError::invalid(
-                "--log.crypter.key and --log.crypter.key-file are both given",
-                "pass one of them",
-            )),
-        }
-    }
-}
-
-fn timestamp(flag: &str, text: &str) -> Outcome<Option<TimeStamp>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let parsed = parse_timestamp(text, &TimeZone::system());
-    let parsed = parsed.map_err(|reason| {
-        CommandError::invalid(
-            format!("{flag} {text:?} is wrong: {reason}"),
-            "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
-        )
-    })?;
-    Ok(Some(parsed))
 }

@@ -6,8 +6,7 @@ use br_storage::Storage;
 use br_types::TimeStamp;
 use clap::Args;
 
-use super::super::{global_flags::GlobalFlags, session::Session};
-use super::start::timestamp;
+use super::super::{common_flags::timestamp, global_flags::GlobalFlags, session::Session};
 use crate::{
     edge::{CommandError, Outcome},
     summary,

@@ -1,21 +1,23 @@
 use std::time::Duration;
 
 use br_format::{
-    crypter::{Crypter, Method},
+    crypter::Method,
     log::task::{END_TS_NONE, TaskEncryption, TaskName},
 };
 use br_log::task::{self, StartRequest};
 use br_storage::{SendCredentials, Storage};
-use br_types::TimeStamp;
 use clap::Args;
-use jiff::tz::TimeZone;
 
-use super::super::{global_flags::GlobalFlags, master_key_flags::MasterKeyFlags, session::Session};
+use super::super::{
+    common_flags::{LogCrypterFlags, timestamp},
+    global_flags::GlobalFlags,
+    session::Session,
+};
 use super::TaskFlags;
 use crate::{
     edge::{CommandError, Outcome},
     summary,
-    value::{Switch, parse_timestamp},
+    value::Switch,
 };
 
 /// `br log start`.
@@ -53,37 +55,6 @@ pub(super) struct StartFlags {
     case_sensitive: Switch,
     #[command(flatten)]
     crypter: LogCrypterFlags,
-    #[command(flatten)]
-    master_keys: MasterKeyFlags,
-}
-
-/// How the log is encrypted.
-#[derive(Args)]
-#[command(next_help_heading = "Encryption")]
-struct LogCrypterFlags {
-    /// plaintext, aes128-ctr, aes192-ctr or aes256-ctr.
-    #[arg(
-        long = "log.crypter.method",
-        default_value = "plaintext",
-        value_name = "METHOD"
-    )]
-    log_crypter_method: String,
-    /// The key, hexadecimal.
-    #[arg(
-        long = "log.crypter.key",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "HEX"
-    )]
-    log_crypter_key: String,
-    /// A file with the key, hexadecimal.
-    #[arg(
-        long = "log.crypter.key-file",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "FILE"
-    )]
-    log_crypter_key_file: String,
 }
 
 impl StartFlags {
@@ -92,7 +63,7 @@ impl StartFlags {
         let name = TaskName::new(self.task.name()?)?;
         let start_ts = timestamp("--start-ts", &self.start_ts)?;
         let end_ts = timestamp("--end-ts", &self.end_ts)?.unwrap_or(END_TS_NONE);
-        let encryption = self.master_keys.encryption(self.crypter.encryption()?)?;
+        let encryption = self.encryption()?;
         global.cluster.check()?;
         let backend = global.storage.log_backend()?;
         if backend.is_sealed() && global.storage.seal_keys()?.have_credentials() {
@@ -124,52 +95,13 @@ impl StartFlags {
         summary::log_started(&session.rt, &started, took);
         Ok(())
     }
-}
 
-impl LogCrypterFlags {
     fn encryption(&self) -> Outcome<TaskEncryption> {
-        let method: Method = self.log_crypter_method.to_ascii_lowercase().parse()?;
-        if method == Method::Plaintext {
-            return Ok(TaskEncryption::None);
-        }
-        let crypter = match (
-            self.log_crypter_key.as_str(),
-            self.log_crypter_key_file.as_str(),
-        ) {
-            ("", "") => {
-                return Err(CommandError::invalid(
-                    format!("the method {method} needs a key"),
-                    "pass --log.crypter.key or --log.crypter.key-file",
-                ));
-            }
-            (key, "") => Crypter::from_hex(method, key)?,
-            ("", file) => {
-                let text = std::fs::read(file).map_err(|error| {
-                    CommandError::system(format_args!("cannot read the key file {file}"), &error)
-                })?;
-                Crypter::from_key_file(method, &text)?
-            }
-            _ => {
-                return Err(CommandError::invalid(
-                    "--log.crypter.key and --log.crypter.key-file are both given",
-                    "pass one of them",
-                ));
-            }
+        let crypter = self.crypter.crypter()?;
+        let by_key = match crypter.method() {
+            Method::Plaintext => TaskEncryption::None,
+            _ => TaskEncryption::DataKey(crypter),
         };
-        Ok(TaskEncryption::DataKey(crypter))
+        self.crypter.master_keys.encryption(by_key)
     }
-}
-
-/// The timestamp of a flag; `None` if it is not given.
-pub(super) fn timestamp(flag: &str, text: &str) -> Outcome<Option<TimeStamp>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let parsed = parse_timestamp(text, &TimeZone::system());
-    parsed.map(Some).map_err(|reason| {
-        CommandError::invalid(
-            format!("{flag} {text:?} is wrong: {reason}"),
-            "pass a TSO number or a time such as '2026-11-21 10:17:45 +08:00'",
-        )
-    })
 }

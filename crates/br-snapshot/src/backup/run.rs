@@ -469,12 +469,12 @@ impl<'a> Run<'a> {
         if !options.use_resume || context.storage.is_noop() || !is_laid_out {
             return Ok(None);
         }
+        let config_hash = options.config_hashes.first().copied();
         let meta = || ResumeMeta {
             gc_service_id: self.gc_id.clone(),
             config_hash: config_hash.unwrap_or(ConfigHash([0; 32])),
             backup_ts: plan.backup_ts().unwrap_or(TimeStamp::ZERO),
             parameters: resume::parameters_of(options, context.cluster.id()),
-        let config_hash = options.config_hashes.first().copied();
         };
         let (rt, storage) = (context.cluster.rt(), context.storage.clone());
         let crypter = options.crypter.clone();

@@ -18,7 +18,7 @@ use crate::{Failure, MasterKeys, MasterKeysError, Operation, SealKeys, Storage, 
 /// new objects.
 const AGE_MAX: Duration = Duration::from_secs(600);
 
-/// How often a keyring is looked for that is replaced at the same moment.
+/// How often a keyring is looked for that is replaced, or damaged on the way, at the same moment.
 const READS_MAX: usize = 5;
 
 /// What to do about a storage without a keyring.
@@ -151,15 +151,24 @@ pub(super) async fn load(
     master: &MasterKeys,
 ) -> Result<Option<Keyring>, StorageError> {
     let mut reads = 0;
+    let mut useless = None;
     loop {
         let Some(newest) = generations(plain).await?.into_iter().max() else {
             return Ok(None);
         };
         reads += 1;
-        match plain.read_at_most(&newest.name(), SIZE_BYTES_MAX).await {
+        let bytes = match plain.read_at_most(&newest.name(), SIZE_BYTES_MAX).await {
             // Replaced since it was listed.
-            Err(error) if error.is_not_found() && reads < READS_MAX => {}
-            bytes => return unwrap(plain, master, newest, &bytes?).await.map(Some),
+            Err(error) if error.is_not_found() && reads < READS_MAX => continue,
+            bytes => bytes?,
+        };
+        match unwrap(plain, master, newest, &bytes).await {
+            // Perhaps it was damaged on the way: no key opens it then, or it is none.
+            Err(error) if useless.as_ref() != Some(&bytes) && reads < READS_MAX => {
+                tracing::warn!(%error, "the keyring is read again");
+                useless = Some(bytes);
+            }
+            keyring => return keyring.map(Some),
         }
     }
 }

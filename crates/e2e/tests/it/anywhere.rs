@@ -58,7 +58,11 @@ fn named(variable: &str) -> Option<String> {
 }
 
 /// Ends the run, all of it: no case can do anything with what the user has named.
-#[allow(clippy::exit, reason = "each case would end with the same panic")]
+#[allow(
+    clippy::exit,
+    clippy::print_stderr,
+    reason = "each case would end with the same panic"
+)]
 fn refuse(reason: &str) -> ! {
     eprintln!("{reason}");
     std::process::exit(1);

@@ -89,7 +89,7 @@ fn files_with_credentials() {
     let of_home = Environment::of([("HOME", home.clone())]);
     let of_variable = Environment::of([
         ("HOME", home),
-        ("GOOGLE_APPLICATION_CREDENTIALS", account.clone()),
+        ("GOOGLE_APPLICATION_CREDENTIALS", account),
     ]);
     let nowhere = Environment::of([("HOME", "/nowhere".to_owned())]);
     let none = GcsOptions::default();

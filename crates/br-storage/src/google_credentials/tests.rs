@@ -87,10 +87,8 @@ fn files_with_credentials() {
     };
     let home = dir.path().display().to_string();
     let of_home = Environment::of([("HOME", home.clone())]);
-    let of_variable = Environment::of([
-        ("HOME", home),
-        ("GOOGLE_APPLICATION_CREDENTIALS", account),
-    ]);
+    let of_variable =
+        Environment::of([("HOME", home), ("GOOGLE_APPLICATION_CREDENTIALS", account)]);
     let nowhere = Environment::of([("HOME", "/nowhere".to_owned())]);
     let none = GcsOptions::default();
     assert!(matches!(find(&rt, &nowhere, &none), Ok(Found::Elsewhere)));
